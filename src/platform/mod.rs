@@ -1,0 +1,279 @@
+//! The machine behind one trait: what the arena asks of an operating system
+//! and a processor, and nothing else.
+//!
+//! Each file is one machine: [`linux`] and `macos` are real; `model` simulates
+//! page tables, per-thread rights and per-thread instruction caches so that
+//! loom and shuttle can check the code that ships; `faulty` wraps any of them
+//! and fails the n-th call of a kind. Callers hold a `dyn Platform` and never
+//! write `cfg(target_os)`.
+//!
+//! Calls that make a system call say so; the others are a few instructions and
+//! may sit on the install path.
+
+use core::fmt;
+use std::sync::Arc;
+
+#[cfg(feature = "model")]
+pub mod faulty;
+#[cfg(target_os = "linux")]
+pub mod linux;
+#[cfg(target_os = "macos")]
+pub mod macos;
+#[cfg(feature = "model")]
+pub mod model;
+
+/// A failed system call: which one, on how many bytes, with which errno.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct OsError {
+    /// Name of the call as in section 2 of the manual, for example `"mmap"`.
+    pub call: &'static str,
+    /// Bytes the call was about; 0 where it has no length.
+    pub bytes: usize,
+    /// The platform's error number.
+    pub errno: i32,
+}
+
+impl fmt::Debug for OsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for OsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = std::io::Error::from_raw_os_error(self.errno);
+        if self.bytes == 0 {
+            write!(f, "{}: {why}", self.call)
+        } else {
+            write!(f, "{} of {} bytes: {why}", self.call, self.bytes)
+        }
+    }
+}
+
+impl std::error::Error for OsError {}
+
+/// Result of a platform call.
+pub type OsResult<T> = Result<T, OsError>;
+
+/// Page-table rights of a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reserved: every access faults.
+    None,
+    /// Readable and executable, never writable.
+    ReadExecute,
+    /// Readable and writable, never executable.
+    ReadWrite,
+    /// Readable, writable and executable. Only the single-view strategies that
+    /// say so ask for it.
+    ReadWriteExecute,
+}
+
+/// A memory object that several mappings can show (a memfd on Linux).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryFile(pub i32);
+
+/// A protection key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key(pub u32);
+
+/// What a thread may do with memory under a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyAccess {
+    /// Neither read nor write.
+    Closed,
+    /// Read, but not write.
+    ReadOnly,
+    /// Read and write.
+    Open,
+}
+
+/// What backs a new mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backing {
+    /// This part of a memory file, shared.
+    File(MemoryFile, usize),
+    /// New anonymous memory that [`Platform::duplicate`] can show again.
+    SharedAnonymous,
+    /// New anonymous memory private to this process.
+    Private,
+    /// New anonymous memory that the operating system knows to be JIT code
+    /// (`MAP_JIT`).
+    Jit,
+}
+
+/// Where a new mapping is to lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Wherever the system likes.
+    Anywhere,
+    /// At this address if it is free, otherwise anywhere.
+    Near(usize),
+}
+
+/// The machine.
+///
+/// # Safety
+///
+/// - A mapping returned by [`map`](Self::map) or
+///   [`duplicate`](Self::duplicate) has the stated length and rights, overlaps
+///   no other mapping, and stays until [`unmap`](Self::unmap).
+/// - Two mappings of one memory show the same bytes.
+/// - [`set_key_access`](Self::set_key_access) changes the calling thread's
+///   rights only, and no load or store moves across it.
+pub unsafe trait Platform: fmt::Debug + Send + Sync {
+    /// Size of a system page in bytes, a power of two.
+    fn system_page(&self) -> usize;
+
+    /// A new memory file of `len` bytes, all zero, none of it committed.
+    /// System calls.
+    ///
+    /// # Errors
+    ///
+    /// The call that failed. A length beyond the process's file-size limit is
+    /// reported as an error, never as a signal.
+    fn create_file(&self, name: &str, len: usize) -> OsResult<MemoryFile>;
+
+    /// Forbids all later changes of the file's size. System call.
+    fn seal_file(&self, file: MemoryFile) -> OsResult<()>;
+
+    /// Closes the descriptor; mappings of the file stay. System call.
+    fn close_file(&self, file: MemoryFile);
+
+    /// Maps `len` bytes. System call.
+    fn map(&self, backing: Backing, place: Place, len: usize, access: Access) -> OsResult<usize>;
+
+    /// Maps the memory that shared mapping `[addr, addr + len)` shows a second
+    /// time, elsewhere, with the same rights (`mremap` with an old size of 0).
+    /// System call.
+    ///
+    /// # Safety
+    ///
+    /// The range lies inside one mapping of [`Backing::SharedAnonymous`] or
+    /// [`Backing::File`].
+    unsafe fn duplicate(&self, addr: usize, len: usize) -> OsResult<usize>;
+
+    /// Removes mappings. System call.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the whole range and nothing uses it any more.
+    unsafe fn unmap(&self, addr: usize, len: usize) -> OsResult<()>;
+
+    /// Changes page-table rights, and tags the pages with `key` if one is
+    /// given. System call.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the range, and no thread relies on a right that goes.
+    unsafe fn protect(
+        &self,
+        addr: usize,
+        len: usize,
+        access: Access,
+        key: Option<Key>,
+    ) -> OsResult<()>;
+
+    /// Makes writable pages present, so that no later store faults or finds
+    /// memory exhausted. System call; needs no key rights.
+    ///
+    /// # Safety
+    ///
+    /// The range lies inside one writable mapping that the caller owns.
+    unsafe fn populate(&self, addr: usize, len: usize) -> OsResult<()>;
+
+    /// Gives whole system pages back; they read as zeros until populated
+    /// again. System call.
+    ///
+    /// # Safety
+    ///
+    /// The range lies inside one writable mapping, is whole system pages, and
+    /// holds nothing that anyone still needs, in any view.
+    unsafe fn discard(&self, addr: usize, len: usize) -> OsResult<()>;
+
+    /// Keeps a mapping out of forked children. System call.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the whole range.
+    unsafe fn hide_from_children(&self, addr: usize, len: usize) -> OsResult<()>;
+
+    /// A new protection key, closed for the calling thread. System call.
+    fn key_alloc(&self) -> OsResult<Key>;
+
+    /// Gives a key back. System call.
+    ///
+    /// # Safety
+    ///
+    /// No mapping carries the key any more.
+    unsafe fn key_free(&self, key: Key);
+
+    /// What the calling thread may do under `key`. No system call.
+    fn key_access(&self, key: Key) -> KeyAccess;
+
+    /// Sets what the calling thread may do under `key` and orders all memory
+    /// accesses around the change. No system call.
+    fn set_key_access(&self, key: Key, access: KeyAccess);
+
+    /// Makes [`Backing::Jit`] memory writable (and not executable) for the
+    /// calling thread, or executable (and not writable) again. No system call.
+    fn set_jit_writable(&self, writable: bool);
+
+    /// Announces that [`sync_core`](Self::sync_core) will be used. System call.
+    fn register_sync_core(&self) -> OsResult<()>;
+
+    /// Returns after every core that runs this process has executed a
+    /// core-serialising instruction (`membarrier` SYNC_CORE). System call.
+    fn sync_core(&self) -> OsResult<()>;
+
+    /// Copies `bytes` to `to`. No system call.
+    ///
+    /// # Safety
+    ///
+    /// `[to, to + bytes.len())` is mapped, writable to the calling thread now,
+    /// and owned by the caller.
+    unsafe fn copy_in(&self, to: usize, bytes: &[u8]);
+
+    /// Fills `len` bytes at `to` with an instruction that traps. No system call.
+    ///
+    /// # Safety
+    ///
+    /// As for [`copy_in`](Self::copy_in); `to` and `len` are multiples of 4.
+    unsafe fn fill_traps(&self, to: usize, len: usize);
+
+    /// Reads an aligned word. No system call.
+    ///
+    /// # Safety
+    ///
+    /// `addr` is a multiple of 8 and readable to the calling thread.
+    unsafe fn load_word(&self, addr: usize) -> u64;
+
+    /// Writes back the data cache of a range just written, through the view it
+    /// was written by. No system call; nothing on x86.
+    ///
+    /// # Safety
+    ///
+    /// The range is mapped and readable to the calling thread.
+    unsafe fn clean_data_cache(&self, addr: usize, len: usize);
+
+    /// Drops stale instructions of a range, named by the address it will be
+    /// executed at. No system call; nothing on x86.
+    ///
+    /// # Safety
+    ///
+    /// The range is mapped and executable.
+    unsafe fn invalidate_instruction_cache(&self, addr: usize, len: usize);
+}
+
+/// The platform of the machine this code was compiled for.
+#[must_use]
+pub fn native() -> Arc<dyn Platform> {
+    #[cfg(target_os = "linux")]
+    {
+        Arc::new(linux::Linux::new())
+    }
+    #[cfg(target_os = "macos")]
+    {
+        Arc::new(macos::Macos::new())
+    }
+}

@@ -1,0 +1,21 @@
+//! The only place that names the primitives threads synchronise with.
+//!
+//! Production code imports atomics, cells and thread-locals from here, so the
+//! model checkers explore the source that ships: `std` in every normal build,
+//! `loom` under `--cfg jit_arena_loom`, `shuttle` under
+//! `--cfg jit_arena_shuttle`. The three files export the same names.
+
+#[cfg(all(jit_arena_loom, jit_arena_shuttle))]
+compile_error!("jit_arena_loom and jit_arena_shuttle exclude each other");
+
+#[cfg(jit_arena_loom)]
+#[path = "loom.rs"]
+mod imp;
+#[cfg(jit_arena_shuttle)]
+#[path = "shuttle.rs"]
+mod imp;
+#[cfg(not(any(jit_arena_loom, jit_arena_shuttle)))]
+#[path = "std.rs"]
+mod imp;
+
+pub(crate) use imp::*;

@@ -1,0 +1,66 @@
+//! Units of code memory: sizes as constants, spans as a type.
+//!
+//! Addresses are plain `usize` values of the *executable view*; the writable
+//! view of the same memory is only ever derived from them inside a write scope
+//! (see [`crate::protect`]).
+
+/// 1,024 bytes.
+pub const KIB: usize = 1024;
+/// 1,024 KiB.
+pub const MIB: usize = 1024 * KIB;
+
+/// Unit of placement, in bytes. One bit in a code page's bitmaps.
+///
+/// A cache line of every supported processor: two executors never share one,
+/// so writing one never evicts the other's line from a running core.
+pub const GRANULE: usize = 64;
+
+/// Largest executor (code and data together), in bytes.
+pub const MAX_EXECUTOR: usize = 4 * MIB;
+
+/// Largest alignment of an executor's entry or data part, in bytes.
+pub const MAX_ALIGN: usize = 4 * KIB;
+
+/// Bytes in front of each entry that say what the executor is made of.
+pub(crate) const HEADER: usize = 16;
+
+/// A half-open range of bytes of the executable view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// First address.
+    pub start: usize,
+    /// Length in bytes.
+    pub len: usize,
+}
+
+impl Span {
+    /// The span of `len` bytes from `start`.
+    #[must_use]
+    pub const fn new(start: usize, len: usize) -> Self {
+        Self { start, len }
+    }
+
+    /// First address behind the span.
+    #[must_use]
+    pub const fn end(self) -> usize {
+        self.start + self.len
+    }
+
+    /// Whether all of `other` lies inside this span.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        other.start >= self.start && other.end() <= self.end()
+    }
+
+    /// The smallest span of whole `unit`s that contains this one.
+    ///
+    /// `unit` is a power of two.
+    #[must_use]
+    pub const fn round_out(self, unit: usize) -> Self {
+        let start = self.start & !(unit - 1);
+        let end = (self.end() + unit - 1) & !(unit - 1);
+        Self { start, len: end - start }
+    }
+}
+
+const _: () = assert!(GRANULE.is_power_of_two() && HEADER <= GRANULE && HEADER.is_multiple_of(16));
