@@ -16,3 +16,37 @@ pub(crate) fn zeroed_words(len: usize) -> Box<[AtomicU64]> {
     // the box is handed over whole.
     unsafe { Box::from_raw(Box::into_raw(words) as *mut [AtomicU64]) }
 }
+
+/// What tests and simulated machines need of threads.
+#[cfg(any(test, feature = "model"))]
+pub(crate) mod thread {
+    pub(crate) use std::thread::{JoinHandle, ThreadId, current, spawn, yield_now};
+}
+
+/// A place in simulated memory whose accesses a checker may watch for data
+/// races. Nobody does in this build.
+#[cfg(any(test, feature = "model"))]
+#[derive(Debug)]
+pub(crate) struct Watched;
+
+#[cfg(any(test, feature = "model"))]
+impl Watched {
+    /// A place that nobody has accessed.
+    pub(crate) fn new() -> Self {
+        Self
+    }
+
+    /// Reports a non-atomic read by the calling thread.
+    #[allow(clippy::unused_self)]
+    pub(crate) fn read(&self) {}
+
+    /// Reports a non-atomic write by the calling thread.
+    #[allow(clippy::unused_self)]
+    pub(crate) fn write(&self) {}
+}
+
+/// Runs a test body as often as this build's checker needs: once.
+#[cfg(test)]
+pub(crate) fn explore(body: impl Fn() + Send + Sync + 'static) {
+    body();
+}
