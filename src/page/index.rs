@@ -214,6 +214,12 @@ impl Index {
         word.load(Ordering::Acquire) == class.0
     }
 
+    /// Whether the page with this word may have a hole of `granules`.
+    pub(crate) fn may_hold(&self, word: &AtomicU64, granules: usize) -> bool {
+        // Acquire: pairs with the AcqRel of whoever filed it; a hint.
+        word.load(Ordering::Acquire) >= Class::of(granules).0
+    }
+
     fn move_page(&self, page: usize, word: &AtomicU64, from: Class, to: Class) {
         if to.0 > 0 {
             self.sets[to.index()].insert(page);

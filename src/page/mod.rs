@@ -181,7 +181,9 @@ impl Pages {
         }
         let mut or_just = true;
         loop {
-            let (number, class) = self.index.lowest(need, or_just)?;
+            let Some((number, class)) = self.index.lowest(need, or_just) else {
+                return self.claim_anywhere(need, want);
+            };
             if let Some(run) = self.claim_on(number, need, want) {
                 return Some(run);
             }
@@ -194,6 +196,16 @@ impl Pages {
                 self.index.forget(number, page.class, class);
             }
         }
+    }
+
+    /// Takes a hole that the index could not tell from shorter ones of its
+    /// class. Looks at every page that may have one; only a region that is all
+    /// but full comes to this.
+    #[cold]
+    fn claim_anywhere(&self, need: usize, want: usize) -> Option<Run> {
+        (0..self.high_water())
+            .filter(|&number| self.index.may_hold(self.page(number).class, need))
+            .find_map(|number| self.claim_on(number, need, want))
     }
 
     /// Takes the first hole of page `number` that is long enough.
