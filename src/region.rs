@@ -203,7 +203,7 @@ impl Region {
     }
 
     /// One rung of the ladder.
-    fn attempt(
+    pub(crate) fn attempt(
         platform: &Arc<dyn Platform>,
         strategy: Strategy,
         memory: MemoryKind,
