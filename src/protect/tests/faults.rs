@@ -4,7 +4,6 @@
 //! The test binary runs itself again with the case in the environment. The
 //! child's handler turns signal, si_code and address into an exit status.
 
-use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
@@ -66,12 +65,12 @@ static EXPECTED: AtomicUsize = AtomicUsize::new(0);
 
 extern "C" fn report(signal: i32, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
     // SAFETY: the kernel passes a valid siginfo to an SA_SIGINFO handler.
-    let code = unsafe { (*info).si_code };
-    // SAFETY: as above; both signals carry an address or leave the field 0.
-    let addr = unsafe { (*info).si_addr() } as usize;
+    let info = unsafe { &*info };
+    // SAFETY: these signals carry an address, or leave the field 0.
+    let addr = unsafe { info.si_addr() } as usize;
     let status = match signal {
         libc::SIGTRAP => TRAPPED,
-        libc::SIGSEGV if addr == EXPECTED.load(Ordering::Relaxed) => FAULTED + code,
+        libc::SIGSEGV if addr == EXPECTED.load(Ordering::Relaxed) => FAULTED + info.si_code,
         _ => WRONG_ADDRESS,
     };
     // SAFETY: _exit(2) is async-signal-safe.
@@ -84,10 +83,8 @@ fn catch(signal: i32) {
     action.sa_sigaction = report as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO;
     // SAFETY: installs a handler that only exits.
-    assert_eq!(
-        unsafe { libc::sigaction(signal, &raw const action, core::ptr::null_mut()) },
-        0
-    );
+    let status = unsafe { libc::sigaction(signal, &raw const action, core::ptr::null_mut()) };
+    assert_eq!(status, 0);
 }
 
 /// The child: does the deed and reports how it went.
@@ -158,11 +155,7 @@ fn w1_forbidden_accesses_die_as_they_should() {
         }
         for deed in DEEDS {
             let case = format!("{strategy}/{memory}/{deed:?}");
-            let child = Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", TEST, "--nocapture"])
-                .env(CASE, &case)
-                .output()
-                .unwrap();
+            let child = rerun(TEST, CASE, &case);
             assert_eq!(
                 child.status.code(),
                 Some(fate(strategy, deed)),

@@ -4,23 +4,16 @@
 //! Each case runs in a process of its own, which has all keys to itself and
 //! may install handlers.
 
-use std::process::Command;
-use std::sync::atomic::AtomicU64;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 
 use super::*;
 use crate::platform::{Access, Backing, Key, OsError};
 use crate::region::RegionRequest;
 use crate::report::Outcome;
 
-/// Tells a child which test it is.
-const CASE: &str = "JIT_ARENA_TEST_KEYS";
-
-/// Runs `body` in a child of its own if this machine has keys.
+/// Runs `body` in a process of its own if this machine has keys.
 fn with_keys(name: &str, body: fn()) {
-    if std::env::var(CASE).is_ok_and(|case| case == name) {
-        return body();
-    }
     let _keys = hold_keys();
     let platform = native();
     match platform.key_alloc() {
@@ -28,19 +21,7 @@ fn with_keys(name: &str, body: fn()) {
         Ok(key) => unsafe { platform.key_free(key) },
         Err(why) => return missing(name, "pkey", &why),
     }
-    let test = format!("protect::tests::keys::{name}");
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &test, "--nocapture"])
-        .env(CASE, name)
-        .output()
-        .unwrap();
-    let output = String::from_utf8_lossy(&child.stdout);
-    assert!(
-        child.status.success() && output.contains("1 passed"),
-        "{name}: {}: {output}{}",
-        child.status,
-        String::from_utf8_lossy(&child.stderr),
-    );
+    in_own_process("keys", name, body);
 }
 
 const KEYED: [(Strategy, MemoryKind); 3] = [
