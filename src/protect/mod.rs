@@ -20,7 +20,7 @@ mod map_jit;
 mod mprotect;
 mod single_pkey;
 #[cfg(all(test, target_os = "linux"))]
-mod tests;
+pub(crate) mod tests;
 mod views;
 
 pub(crate) use dual_open::DualOpen;

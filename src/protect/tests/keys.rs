@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 
 use super::*;
-use crate::platform::{Access, Backing, Key, OsError};
+use crate::platform::{Key, OsError};
 use crate::region::RegionRequest;
 use crate::report::Outcome;
 

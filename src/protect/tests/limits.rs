@@ -39,6 +39,9 @@ fn answer(attempts: &[Attempt], strategy: Strategy, memory: MemoryKind) -> Outco
 /// ftruncate beyond the limit would end the process by SIGXFSZ.
 #[test]
 fn a_file_size_limit_is_an_errno_and_no_signal() {
+    if !on_a_kernel("a_file_size_limit_is_an_errno_and_no_signal") {
+        return;
+    }
     in_own_process(
         "limits",
         "a_file_size_limit_is_an_errno_and_no_signal",
@@ -78,6 +81,9 @@ fn a_file_size_limit_is_an_errno_and_no_signal() {
 
 #[test]
 fn an_address_space_limit_is_a_typed_error() {
+    if !on_a_kernel("an_address_space_limit_is_a_typed_error") {
+        return;
+    }
     in_own_process("limits", "an_address_space_limit_is_a_typed_error", || {
         limit(libc::RLIMIT_AS, RESERVE / 2);
         let error = create(None).unwrap_err();
@@ -109,6 +115,9 @@ fn an_address_space_limit_is_a_typed_error() {
 /// mapping becomes executable that was not from the start.
 #[test]
 fn two_views_work_where_the_kernel_denies_write_then_execute() {
+    if !on_a_kernel("two_views_work_where_the_kernel_denies_write_then_execute") {
+        return;
+    }
     in_own_process(
         "limits",
         "two_views_work_where_the_kernel_denies_write_then_execute",
@@ -151,6 +160,9 @@ fn two_views_work_where_the_kernel_denies_write_then_execute() {
 /// Descriptors, keys and mappings all go back: by drop and by refusal.
 #[test]
 fn r2_nothing_is_left_behind() {
+    if !on_a_kernel("r2_nothing_is_left_behind") {
+        return;
+    }
     in_own_process("limits", "r2_nothing_is_left_behind", || {
         let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
         let ours = || {

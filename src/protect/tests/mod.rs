@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::*;
-use crate::platform::{Place, native};
+use crate::platform::{Access, Backing, Place, native};
 use crate::region::Region;
 use crate::report::MemoryKind;
 use crate::units::{GRANULE, MIB};
@@ -64,9 +64,44 @@ fn rung(strategy: Strategy, memory: MemoryKind) -> OsResult<Region> {
     Ok(region)
 }
 
+/// This test binary as a command; by the runner that cargo was told to use for
+/// the target, if any, since the kernel cannot start a foreign binary itself.
+fn this_binary() -> Command {
+    let binary = std::env::current_exe().unwrap();
+    let arch = std::env::consts::ARCH.to_uppercase();
+    let runner = format!("CARGO_TARGET_{arch}_UNKNOWN_LINUX_GNU_RUNNER");
+    let runner = std::env::var(runner).unwrap_or_default();
+    let mut words = runner.split_whitespace();
+    let Some(program) = words.next() else {
+        return Command::new(binary);
+    };
+    let mut command = Command::new(program);
+    command.args(words).arg(binary);
+    command
+}
+
+/// Whether a kernel of this processor runs the process, and not an emulator of
+/// single processes, which ignores advice on memory, reports success, and takes
+/// limits for its own.
+pub(crate) fn on_a_kernel(test: &str) -> bool {
+    let platform = native();
+    let len = platform.system_page();
+    let addr = platform.map(Backing::Private, Place::Anywhere, len, Access::ReadWrite);
+    let page = Span::new(addr.unwrap(), len);
+    // SAFETY: a writable mapping of ours.
+    unsafe { platform.populate(page.start, page.len) }.unwrap();
+    let obeyed = is_present(page);
+    // SAFETY: ours, not used again.
+    unsafe { platform.unmap(page.start, page.len) }.unwrap();
+    if !obeyed {
+        missing(test, "kernel", &"advice on memory is ignored");
+    }
+    obeyed
+}
+
 /// Runs one test of this binary again, alone, in a process of its own.
 fn rerun(test: &str, variable: &str, value: &str) -> Output {
-    Command::new(std::env::current_exe().unwrap())
+    this_binary()
         .args(["--exact", test, "--nocapture"])
         .env(variable, value)
         .output()
@@ -194,7 +229,7 @@ fn page(region: &Region, index: usize) -> Span {
 }
 
 /// Whether the memory behind a mapped page exists, whoever has touched it.
-fn is_present(page: Span) -> bool {
+pub(crate) fn is_present(page: Span) -> bool {
     let mut present = 0_u8;
     let addr = core::ptr::with_exposed_provenance_mut(page.start);
     // SAFETY: one mapped system page, and a byte for its answer.
