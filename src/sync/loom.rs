@@ -11,7 +11,45 @@ pub(crate) fn zeroed_words(len: usize) -> Box<[AtomicU64]> {
 /// What tests and simulated machines need of threads.
 #[cfg(any(test, feature = "model"))]
 pub(crate) mod thread {
-    pub(crate) use loom::thread::{JoinHandle, ThreadId, current, spawn, yield_now};
+    use core::cell::RefCell;
+    use core::sync::atomic::{AtomicUsize, Ordering};
+
+    pub(crate) use loom::thread::{JoinHandle, spawn};
+
+    loom::thread_local!(static HERE: usize = NEXT.fetch_add(1, Ordering::Relaxed));
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+    std::thread_local! {
+        /// Where on its stack each model thread was last seen, and its name.
+        static STACKS: RefCell<Vec<(usize, usize)>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// Stacks of two threads are further apart than this, and places on one
+    /// stack from which the machine is called are closer.
+    const APART: usize = 16 * 1024;
+
+    /// Names the calling thread, in thread-local destructors as well.
+    ///
+    /// In those, loom no longer says which thread runs; the stack does.
+    pub(crate) fn here() -> usize {
+        let marker = 0_u8;
+        let stack = (&raw const marker).addr();
+        STACKS.with_borrow_mut(|stacks| {
+            let known = stacks.iter_mut().find(|(at, _)| at.abs_diff(stack) < APART);
+            match (HERE.try_with(|here| *here), known) {
+                (Ok(here), Some(place)) => {
+                    *place = (stack, here);
+                    here
+                }
+                (Ok(here), None) => {
+                    stacks.push((stack, here));
+                    here
+                }
+                (Err(_), Some((_, here))) => *here,
+                (Err(_), None) => usize::MAX,
+            }
+        })
+    }
 }
 
 /// A place in simulated memory whose accesses loom watches for data races: it
