@@ -1,7 +1,11 @@
 //! The primitives as loom explores them.
 
-pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 pub(crate) use loom::thread_local;
+
+/// A count that steers policy and statistics, never the algorithm: unseen by
+/// the checker, so that it adds no interleavings.
+pub(crate) type Tally = core::sync::atomic::AtomicU64;
 
 /// `len` atomic words, all zero.
 pub(crate) fn zeroed_words(len: usize) -> Box<[AtomicU64]> {
