@@ -1,7 +1,20 @@
 //! The primitives as loom explores them.
 
 pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
-pub(crate) use loom::thread_local;
+
+/// loom's `thread_local!`, which has no form for constants.
+macro_rules! thread_locals {
+    () => {};
+    ($(#[$attr:meta])* $vis:vis static $name:ident: $t:ty = const $init:block; $($rest:tt)*) => {
+        ::loom::thread_local! { $(#[$attr])* $vis static $name: $t = $init; }
+        $crate::sync::thread_local! { $($rest)* }
+    };
+    ($(#[$attr:meta])* $vis:vis static $name:ident: $t:ty = $init:expr; $($rest:tt)*) => {
+        ::loom::thread_local! { $(#[$attr])* $vis static $name: $t = $init; }
+        $crate::sync::thread_local! { $($rest)* }
+    };
+}
+pub(crate) use thread_locals as thread_local;
 
 /// A count that steers policy and statistics, never the algorithm: unseen by
 /// the checker, so that it adds no interleavings.
