@@ -176,7 +176,7 @@ impl Pages {
             return self.claim_pages(need);
         }
         let want = want.clamp(need, self.granules);
-        if let Some(run) = self.claim_on(near, need, want) {
+        if false && let Some(run) = self.claim_on(near, need, want) {
             return Some(run);
         }
         let mut or_just = true;
