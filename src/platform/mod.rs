@@ -107,7 +107,8 @@ pub enum Backing {
 pub enum Place {
     /// Wherever the system likes.
     Anywhere,
-    /// At this address if it is free, otherwise anywhere.
+    /// In a free range as near to this address as can be had; anywhere if none
+    /// is found. A wish: the caller looks at what it got.
     Near(usize),
 }
 
@@ -175,15 +176,17 @@ pub unsafe trait Platform: fmt::Debug + Send + Sync {
     ) -> OsResult<()>;
 
     /// Makes writable pages present, so that no later store faults or finds
-    /// memory exhausted. System call; needs no key rights.
+    /// memory exhausted; changes no byte. System call. Under a key, the calling
+    /// thread's rights are [`KeyAccess::Open`]: the system faults the pages in
+    /// on its behalf.
     ///
     /// # Safety
     ///
     /// The range lies inside one writable mapping that the caller owns.
     unsafe fn populate(&self, addr: usize, len: usize) -> OsResult<()>;
 
-    /// Gives whole system pages back; they read as zeros until populated
-    /// again. System call.
+    /// Gives whole system pages back; they read as zeros until written again,
+    /// in every view. System call; needs no key rights.
     ///
     /// # Safety
     ///
@@ -263,6 +266,21 @@ pub unsafe trait Platform: fmt::Debug + Send + Sync {
     ///
     /// The range is mapped and executable.
     unsafe fn invalidate_instruction_cache(&self, addr: usize, len: usize);
+
+    /// The machine code of a function that returns at once, at most 8 bytes.
+    /// Empty on a machine that does not run code.
+    fn return_stub(&self) -> &'static [u8] {
+        &[]
+    }
+
+    /// Calls the function at `addr`. No system call; does nothing on a machine
+    /// that does not run code.
+    ///
+    /// # Safety
+    ///
+    /// [`return_stub`](Self::return_stub) was written there, caches are
+    /// coherent, and the range is executable.
+    unsafe fn call_stub(&self, _addr: usize) {}
 }
 
 /// The platform of the machine this code was compiled for.

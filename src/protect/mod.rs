@@ -19,6 +19,7 @@ mod dual_transient;
 mod map_jit;
 mod mprotect;
 mod single_pkey;
+mod views;
 
 pub(crate) use dual_open::DualOpen;
 pub(crate) use dual_pkey::DualPkey;
@@ -26,6 +27,7 @@ pub(crate) use dual_transient::DualTransient;
 pub(crate) use map_jit::MapJit;
 pub(crate) use mprotect::Mprotect;
 pub(crate) use single_pkey::SinglePkey;
+pub(crate) use views::Wanted;
 
 /// How code memory is kept from being writable and executable at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,9 +1,62 @@
 //! The primitives as loom explores them.
 
-pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 pub(crate) use loom::thread_local;
+
+/// A count that steers policy and statistics, never the algorithm: unseen by
+/// the checker, so that it adds no interleavings.
+pub(crate) type Tally = core::sync::atomic::AtomicU64;
 
 /// `len` atomic words, all zero.
 pub(crate) fn zeroed_words(len: usize) -> Box<[AtomicU64]> {
     (0..len).map(|_| AtomicU64::new(0)).collect()
+}
+
+/// What tests and simulated machines need of threads.
+#[cfg(any(test, feature = "model"))]
+pub(crate) mod thread {
+    pub(crate) use loom::thread::{JoinHandle, ThreadId, current, spawn, yield_now};
+}
+
+/// A place in simulated memory whose accesses loom watches for data races: it
+/// fails the model when two, one of them a write, are not ordered by
+/// happens-before. Watching adds no step and no ordering.
+#[cfg(any(test, feature = "model"))]
+#[derive(Debug)]
+pub(crate) struct Watched(loom::cell::UnsafeCell<()>);
+
+// SAFETY: there is nothing in the cell; loom keeps its own state of it, and runs
+// all threads of a model on one.
+#[cfg(any(test, feature = "model"))]
+unsafe impl Sync for Watched {}
+
+#[cfg(any(test, feature = "model"))]
+impl Watched {
+    /// A place that nobody has accessed. Creating it counts as a write.
+    pub(crate) fn new() -> Self {
+        Self(loom::cell::UnsafeCell::new(()))
+    }
+
+    /// Reports a non-atomic read by the calling thread.
+    #[track_caller]
+    pub(crate) fn read(&self) {
+        self.0.with(|_| ());
+    }
+
+    /// Reports a non-atomic write by the calling thread.
+    #[track_caller]
+    pub(crate) fn write(&self) {
+        self.0.with_mut(|_| ());
+    }
+}
+
+/// Runs a test body as often as this build's checker needs: once for every
+/// schedule with at most three preemptions, and for every value a load may
+/// see in it.
+#[cfg(test)]
+pub(crate) fn explore(body: impl Fn() + Send + Sync + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(model.preemption_bound.unwrap_or(3));
+    model.max_branches = model.max_branches.max(20_000);
+    model.check(body);
 }

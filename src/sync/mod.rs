@@ -4,6 +4,8 @@
 //! model checkers explore the source that ships: `std` in every normal build,
 //! `loom` under `--cfg jit_arena_loom`, `shuttle` under
 //! `--cfg jit_arena_shuttle`. The three files export the same names.
+//!
+//! [`ghost`] and [`mutant`] hold what exists for checking only.
 
 #[cfg(all(jit_arena_loom, jit_arena_shuttle))]
 compile_error!("jit_arena_loom and jit_arena_shuttle exclude each other");
@@ -18,4 +20,9 @@ mod imp;
 #[path = "std.rs"]
 mod imp;
 
+#[cfg(any(test, feature = "model", jit_arena_eager))]
+pub(crate) mod ghost;
+mod mutant;
+
 pub(crate) use imp::*;
+pub(crate) use mutant::mutant;

@@ -1,9 +1,47 @@
 //! The primitives as shuttle schedules them.
 
-pub(crate) use shuttle::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use shuttle::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 pub(crate) use shuttle::thread_local;
+
+/// A count that steers policy and statistics, never the algorithm: unseen by
+/// the checker, so that it adds no interleavings.
+pub(crate) type Tally = core::sync::atomic::AtomicU64;
 
 /// `len` atomic words, all zero.
 pub(crate) fn zeroed_words(len: usize) -> Box<[AtomicU64]> {
     (0..len).map(|_| AtomicU64::new(0)).collect()
+}
+
+/// What tests and simulated machines need of threads.
+#[cfg(any(test, feature = "model"))]
+pub(crate) mod thread {
+    pub(crate) use shuttle::thread::{JoinHandle, ThreadId, current, spawn, yield_now};
+}
+
+/// A place in simulated memory whose accesses a checker may watch for data
+/// races. shuttle does not: to it every atomic is sequentially consistent.
+#[cfg(any(test, feature = "model"))]
+#[derive(Debug)]
+pub(crate) struct Watched;
+
+#[cfg(any(test, feature = "model"))]
+impl Watched {
+    /// A place that nobody has accessed.
+    pub(crate) fn new() -> Self {
+        Self
+    }
+
+    /// Reports a non-atomic read by the calling thread.
+    #[allow(clippy::unused_self)]
+    pub(crate) fn read(&self) {}
+
+    /// Reports a non-atomic write by the calling thread.
+    #[allow(clippy::unused_self)]
+    pub(crate) fn write(&self) {}
+}
+
+/// Runs a test body as often as this build's checker needs: 200 schedules.
+#[cfg(test)]
+pub(crate) fn explore(body: impl Fn() + Send + Sync + 'static) {
+    shuttle::check_random(body, 200);
 }

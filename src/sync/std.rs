@@ -1,7 +1,10 @@
 //! The primitives of every normal build.
 
-pub(crate) use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 pub(crate) use std::thread_local;
+
+/// A count that steers policy and statistics, never the algorithm.
+pub(crate) type Tally = core::sync::atomic::AtomicU64;
 
 /// `len` atomic words, all zero, not resident until first touched.
 pub(crate) fn zeroed_words(len: usize) -> Box<[AtomicU64]> {
@@ -12,4 +15,38 @@ pub(crate) fn zeroed_words(len: usize) -> Box<[AtomicU64]> {
     // SAFETY: AtomicU64 has the size, alignment and bit validity of u64, and
     // the box is handed over whole.
     unsafe { Box::from_raw(Box::into_raw(words) as *mut [AtomicU64]) }
+}
+
+/// What tests and simulated machines need of threads.
+#[cfg(any(test, feature = "model"))]
+pub(crate) mod thread {
+    pub(crate) use std::thread::{JoinHandle, ThreadId, current, spawn, yield_now};
+}
+
+/// A place in simulated memory whose accesses a checker may watch for data
+/// races. Nobody does in this build.
+#[cfg(any(test, feature = "model"))]
+#[derive(Debug)]
+pub(crate) struct Watched;
+
+#[cfg(any(test, feature = "model"))]
+impl Watched {
+    /// A place that nobody has accessed.
+    pub(crate) fn new() -> Self {
+        Self
+    }
+
+    /// Reports a non-atomic read by the calling thread.
+    #[allow(clippy::unused_self)]
+    pub(crate) fn read(&self) {}
+
+    /// Reports a non-atomic write by the calling thread.
+    #[allow(clippy::unused_self)]
+    pub(crate) fn write(&self) {}
+}
+
+/// Runs a test body as often as this build's checker needs: once.
+#[cfg(test)]
+pub(crate) fn explore(body: impl Fn() + Send + Sync + 'static) {
+    body();
 }

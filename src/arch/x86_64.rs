@@ -1,0 +1,167 @@
+//! x86-64: protection-key rights, `int3` fill, coherent caches.
+//!
+//! Sources: Intel SDM vol. 2, RDPKRU, WRPKRU and INT3; vol. 3A, "Protection
+//! Keys" (the chapter on paging), "Handling Self- and Cross-Modifying Code"
+//! and "Serializing Instructions" (the chapter on multiple-processor
+//! management); Linux Documentation/core-api/protection-keys.rst.
+//!
+//! Owns the half of [W2] that is instructions: no load or store moves across a
+//! change of rights.
+
+use core::arch::asm;
+
+/// Four bytes that trap wherever execution enters them: `int3`, four times.
+pub(crate) const TRAP: [u8; 4] = [0xCC; 4];
+
+/// A function that returns at once: `ret`.
+pub(crate) const RETURN: &[u8] = &[0xC3];
+
+/// Fills a range with [`TRAP`].
+///
+/// # Safety
+///
+/// - `[to, to + len)` is mapped, writable to the calling thread and ours.
+/// - `len` is a multiple of 4.
+pub(crate) unsafe fn fill_traps(to: usize, len: usize) {
+    let to = core::ptr::with_exposed_provenance_mut::<u8>(to);
+    // SAFETY: the caller gave a writable range of `len` bytes.
+    unsafe { core::ptr::write_bytes(to, TRAP[0], len) };
+}
+
+/// Writes back a range just written. Nothing to do: instruction fetches snoop
+/// the data caches, by physical address.
+///
+/// # Safety
+///
+/// None here; the signature is that of processors that touch the range.
+pub(crate) unsafe fn clean_data_cache(_addr: usize, _len: usize) {}
+
+/// Drops stale instructions of a range. Nothing to do on this core: the jump
+/// through which new code is entered is enough for code that was never run
+/// before, and *re*used addresses get a serialising instruction on every core
+/// (`Platform::sync_core`).
+///
+/// # Safety
+///
+/// None here; the signature is that of processors that touch the range.
+pub(crate) unsafe fn invalidate_instruction_cache(_addr: usize, _len: usize) {}
+
+/// Whether this processor has INVLPGB, with which a kernel can flush other
+/// cores' TLBs without interrupting them (AMD APM vol. 3, CPUID Fn8000_0008
+/// EBX bit 3).
+pub(crate) fn flushes_without_interrupts() -> bool {
+    // Every x86-64 processor has CPUID and this leaf or a smaller maximum,
+    // which the first query tells.
+    #[allow(unused_unsafe, reason = "a safe function from Rust 1.94 on")]
+    // SAFETY: CPUID exists on all x86-64 processors.
+    let max = unsafe { core::arch::x86_64::__cpuid(0x8000_0000) }.eax;
+    if max < 0x8000_0008 {
+        return false;
+    }
+    #[allow(unused_unsafe, reason = "a safe function from Rust 1.94 on")]
+    // SAFETY: as above, and the leaf exists.
+    let features = unsafe { core::arch::x86_64::__cpuid(0x8000_0008) }.ebx;
+    features & (1 << 3) != 0
+}
+
+/// Access-disable bit of `key` in PKRU: neither loads nor stores.
+const fn access_disable(key: u32) -> u32 {
+    1 << (2 * key)
+}
+
+/// Write-disable bit of `key` in PKRU.
+const fn write_disable(key: u32) -> u32 {
+    1 << (2 * key + 1)
+}
+
+/// The two rights bits of `key` out of a PKRU value: (access disabled, write
+/// disabled).
+pub(crate) const fn key_bits(pkru: u32, key: u32) -> (bool, bool) {
+    (
+        pkru & access_disable(key) != 0,
+        pkru & write_disable(key) != 0,
+    )
+}
+
+/// `pkru` with the two rights bits of `key` replaced.
+pub(crate) const fn with_key_bits(pkru: u32, key: u32, no_access: bool, no_write: bool) -> u32 {
+    let mut value = pkru & !(access_disable(key) | write_disable(key));
+    if no_access {
+        value |= access_disable(key);
+    }
+    if no_write {
+        value |= write_disable(key);
+    }
+    value
+}
+
+/// Reads the calling thread's rights under all keys.
+///
+/// # Safety
+///
+/// The kernel has enabled protection keys (CR4.PKE): it has handed out a key.
+/// Otherwise the instruction is undefined.
+pub(crate) unsafe fn read_pkru() -> u32 {
+    let pkru: u32;
+    // SAFETY: RDPKRU is enabled (caller), wants ECX = 0 and zeroes EDX. It
+    // is not marked `nomem`, so that it keeps its place among memory accesses.
+    unsafe {
+        asm!(
+            "rdpkru",
+            in("ecx") 0,
+            out("eax") pkru,
+            out("edx") _,
+            options(nostack, preserves_flags)
+        );
+    }
+    pkru
+}
+
+/// Sets the calling thread's rights under all keys.
+///
+/// The asm block clobbers memory, and must: marked `nomem`, the compiler lets
+/// stores made while the key is open sink below the instruction that closes
+/// it. The processor itself orders memory accesses around WRPKRU, speculative
+/// ones included, so no fence is wanted.
+///
+/// # Safety
+///
+/// As for [`read_pkru`].
+pub(crate) unsafe fn write_pkru(pkru: u32) {
+    // SAFETY: WRPKRU is enabled (caller) and wants ECX = EDX = 0. It changes
+    // no memory, but which memory may be accessed: hence no `nomem`.
+    unsafe {
+        asm!(
+            "wrpkru",
+            in("eax") pkru,
+            in("ecx") 0,
+            in("edx") 0,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rights_bits_of_a_key_are_its_own() {
+        // The kernel's initial value: access disabled under all keys but 0.
+        let init = 0x5555_5554;
+        assert_eq!(key_bits(init, 0), (false, false));
+        for key in 1..16 {
+            assert_eq!(key_bits(init, key), (true, false));
+        }
+        for key in 0..16 {
+            for (no_access, no_write) in
+                [(false, false), (false, true), (true, false), (true, true)]
+            {
+                let value = with_key_bits(init, key, no_access, no_write);
+                assert_eq!(key_bits(value, key), (no_access, no_write));
+                let others = !(0b11 << (2 * key));
+                assert_eq!(value & others, init & others, "key {key} alone may change");
+            }
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! The arena: wires region, pages, reclamation and threads together, and lives
+//! as long as anything that came from it.
+
+use core::fmt;
+use core::mem::ManuallyDrop;
+use core::ptr::NonNull;
+use std::sync::Arc;
+
+use crossbeam_utils::CachePadded;
+
+use crate::config::{Builder, Config};
+use crate::error::{AttachError, BuildError, VerifyError};
+use crate::page::Pages;
+use crate::page::unit::Units;
+use crate::platform::Platform;
+use crate::reclaim::recycle::Surplus;
+use crate::reclaim::retire::{Batch, Dead, Stack};
+use crate::reclaim::scheme::Collector;
+use crate::region::{Region, RegionRequest};
+use crate::registry::Registry;
+use crate::report::Report;
+use crate::slot::Slot;
+use crate::stats::{Stats, Tallies, Totals};
+use crate::sync::{AtomicUsize, Ordering, Tally, fence};
+use crate::thread::{self, ThreadHandle};
+use crate::units::{GRANULE, Span};
+use crate::verify;
+
+/// Code memory for all threads of a process, or for one of its runtimes.
+///
+/// Cheap to clone; clones are the same arena. The memory goes back to the
+/// system when the last clone, thread handle, executor, reservation and slot
+/// is gone.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let arena = jit_arena::Arena::new()?;
+/// println!("{}", arena.report());
+/// # Ok(())
+/// # }
+/// ```
+pub struct Arena {
+    shared: ArenaRef,
+}
+
+/// What all handles of an arena point to.
+pub(crate) struct Shared {
+    /// Handles of all kinds; see [`ArenaRef`].
+    refs: CachePadded<AtomicUsize>,
+    /// [`Arena`] values.
+    arenas: AtomicUsize,
+    pub(crate) region: Region,
+    pub(crate) report: Report,
+    pub(crate) config: Config,
+    pub(crate) pages: Pages,
+    pub(crate) units: Units,
+    pub(crate) threads: Registry,
+    /// Dropped first: what it still defers lands on `ripe`.
+    pub(crate) collector: ManuallyDrop<Collector>,
+    /// Bytes whose grace period has begun and is not known to be over.
+    pub(crate) deferred: Tally,
+    /// Batches whose grace period is over.
+    pub(crate) ripe: CachePadded<Stack>,
+    /// Batches that a sleeping thread holds, or that could not be filled.
+    pub(crate) waiting: Stack,
+    /// Executors dropped by threads that are not attached: no grace period has
+    /// begun for them yet.
+    pub(crate) orphans: Stack,
+    /// Counts of threads that are not attached; several may write it.
+    pub(crate) unattached: Unattached,
+    /// Free memory seen unused over the last lots, in bytes; see `recycle`.
+    pub(crate) surplus: Surplus,
+}
+
+/// What threads that are not attached have done.
+#[derive(Debug, Default)]
+pub(crate) struct Unattached(Tallies);
+
+impl Unattached {
+    pub(crate) fn count_retired(&self, bytes: usize) {
+        // Relaxed: statistics.
+        self.0.retires.fetch_add(1, Ordering::Relaxed);
+        self.0.retired_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    /// Totals over all threads, attached or not.
+    pub(crate) fn totals(&self) -> Totals {
+        let mut totals = self.threads.totals();
+        totals.add(&self.unattached.0);
+        totals
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        self.totals().finish(self.pages.committed_bytes(), self.region.span().len)
+    }
+
+    /// Hands an executor over that a thread without a handle dropped. Its
+    /// grace period begins when an attached thread adopts it. Lock-free.
+    pub(crate) fn orphan(&self, dead: Dead) {
+        let mut batch = Batch::new();
+        batch.push(dead);
+        self.orphans.push(batch);
+    }
+
+    /// Adds `n` to the handles.
+    pub(crate) fn add_refs(&self, n: usize) {
+        // Relaxed: the caller has a handle, so the count is not zero.
+        self.refs.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Whether no [`Arena`] value is left, only what came from it.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        // Relaxed: decides only when to let go of an unused thread handle.
+        self.arenas.load(Ordering::Relaxed) == 0
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: dropped nowhere else. First of all fields: deferred batches
+        // that it still holds are pushed onto `ripe`.
+        unsafe { ManuallyDrop::drop(&mut self.collector) };
+    }
+}
+
+/// Gives `n` handles back; frees the arena with the last. Lock-free; makes
+/// system calls when it frees.
+///
+/// # Safety
+///
+/// The caller owns `n` handles and does not use them again.
+pub(crate) unsafe fn drop_refs(shared: NonNull<Shared>, n: usize) {
+    // SAFETY: the handles being dropped keep it alive.
+    let refs = unsafe { &shared.as_ref().refs };
+    // Release: pairs with the fence below; all uses come before the freeing.
+    if refs.fetch_sub(n, Ordering::Release) == n {
+        // Acquire: pairs with the Release of every other handle's end.
+        fence(Ordering::Acquire);
+        // SAFETY: allocated by `Arena::create` as a box, and this was the last
+        // handle.
+        drop(unsafe { Box::from_raw(shared.as_ptr()) });
+    }
+}
+
+/// One counted handle.
+///
+/// Executors do not hold one of these each: a thread draws handles in stocks
+/// and gives them out one by one, so that installing touches no line that all
+/// threads write (see `thread`).
+pub(crate) struct ArenaRef(NonNull<Shared>);
+
+// SAFETY: `Shared` is made of atomics and of parts that are Sync; the pointer
+// keeps it alive by count.
+unsafe impl Send for ArenaRef {}
+// SAFETY: as above.
+unsafe impl Sync for ArenaRef {}
+
+impl ArenaRef {
+    pub(crate) fn get(&self) -> &Shared {
+        // SAFETY: the handle keeps it alive.
+        unsafe { self.0.as_ref() }
+    }
+
+    pub(crate) fn pointer(&self) -> NonNull<Shared> {
+        self.0
+    }
+
+    /// Takes over a handle that the caller owns.
+    pub(crate) fn from_owned(shared: NonNull<Shared>) -> Self {
+        Self(shared)
+    }
+
+    /// Gives the handle to the caller.
+    pub(crate) fn into_owned(self) -> NonNull<Shared> {
+        ManuallyDrop::new(self).0
+    }
+}
+
+impl Clone for ArenaRef {
+    fn clone(&self) -> Self {
+        self.get().add_refs(1);
+        Self(self.0)
+    }
+}
+
+impl Drop for ArenaRef {
+    fn drop(&mut self) {
+        // SAFETY: this handle ends here.
+        unsafe { drop_refs(self.0, 1) };
+    }
+}
+
+impl Arena {
+    /// An arena with the defaults of [`Builder`]. Makes system calls.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::build`].
+    pub fn new() -> Result<Self, BuildError> {
+        Self::builder().build()
+    }
+
+    /// Sets an arena up.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(crate) fn create(
+        platform: Arc<dyn Platform>,
+        request: &RegionRequest<'_>,
+        config: Config,
+    ) -> Result<Self, BuildError> {
+        let (region, report) = Region::create(platform, request)?;
+        let pages = Pages::new(&region, config.code_page);
+        let units = Units::new(region.protection().write_unit(), region.span().len / GRANULE);
+        let shared = Box::new(Shared {
+            refs: CachePadded::new(AtomicUsize::new(1)),
+            arenas: AtomicUsize::new(1),
+            region,
+            report,
+            config,
+            pages,
+            units,
+            threads: Registry::new(),
+            collector: ManuallyDrop::new(Collector::new()),
+            deferred: Tally::new(0),
+            ripe: CachePadded::new(Stack::new()),
+            waiting: Stack::new(),
+            orphans: Stack::new(),
+            unattached: Unattached::default(),
+            surplus: Surplus::default(),
+        });
+        Ok(Self { shared: ArenaRef(NonNull::from(Box::leak(shared))) })
+    }
+
+    pub(crate) fn shared(&self) -> &ArenaRef {
+        &self.shared
+    }
+
+    /// Attaches the calling thread: gives it what it needs to install and run
+    /// code. Lock-free; allocates.
+    ///
+    /// Dropping the handle hands its claim and its retired executors over.
+    /// A thread may have several handles.
+    ///
+    /// # Errors
+    ///
+    /// None at present on the platforms supported.
+    pub fn attach(&self) -> Result<ThreadHandle, AttachError> {
+        ThreadHandle::attach(&self.shared)
+    }
+
+    /// Runs `f` with a handle of the calling thread's that is made on first
+    /// use and kept until the thread exits or the arena is gone.
+    ///
+    /// Inside `f` the handle is away; a nested call uses another.
+    ///
+    /// # Errors
+    ///
+    /// [`AttachError::ThreadExiting`] where thread-locals are gone already.
+    pub fn with_thread<R>(
+        &self,
+        f: impl FnOnce(&mut ThreadHandle) -> R,
+    ) -> Result<R, AttachError> {
+        thread::with_kept_handle(&self.shared, f)
+    }
+
+    /// An empty slot for executors of this arena.
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        Slot::new(self.shared.clone())
+    }
+
+    /// The region in the executable view.
+    #[must_use]
+    pub fn span(&self) -> Span {
+        self.shared.get().region.span()
+    }
+
+    /// Which strategy was chosen, what was tried before it, and why each
+    /// better one was refused.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.shared.get().report
+    }
+
+    /// What the arena holds and has done. Reads each attached thread's counts.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.get().stats()
+    }
+
+    /// Checks every invariant of pages, executors, index and accounts.
+    ///
+    /// Meaningful only while no thread installs, drops or collects; threads
+    /// that merely run code do not disturb it. Takes time in proportion to the
+    /// memory in use.
+    ///
+    /// # Errors
+    ///
+    /// The first invariant found broken, by its id in DESIGN.md.
+    pub fn verify(&self) -> Result<(), VerifyError> {
+        verify::verify(self.shared.get())
+    }
+
+    /// As [`ThreadHandle::collect`], with the thread's kept handle.
+    ///
+    /// # Errors
+    ///
+    /// As [`with_thread`](Self::with_thread).
+    pub fn collect(&self) -> Result<(), AttachError> {
+        self.with_thread(ThreadHandle::collect)
+    }
+}
+
+impl Clone for Arena {
+    fn clone(&self) -> Self {
+        // Relaxed: as `is_abandoned`.
+        self.shared.get().arenas.fetch_add(1, Ordering::Relaxed);
+        Self { shared: self.shared.clone() }
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // Relaxed: as `is_abandoned`.
+        self.shared.get().arenas.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Arena {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arena")
+            .field("strategy", &self.shared.get().region.protection().strategy())
+            .field("span", &self.span())
+            .finish_non_exhaustive()
+    }
+}

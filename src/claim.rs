@@ -1,0 +1,233 @@
+//! Claims: the runs of granules that threads bump-allocate in.
+//!
+//! Threads share code pages; what a thread owns is one run of granules inside
+//! one, a few KiB at first and more as its appetite grows. Reserving moves the
+//! claim's cursor and touches nothing shared. Where the claim is too short, its
+//! rest goes back and the next hole is claimed, lowest address first (after
+//! Immix: Blackburn and McKinley, PLDI 2008, with granules for lines).
+
+use crate::error::ReserveError;
+use crate::layout::CodeLayout;
+use crate::page::bitmap::Run;
+use crate::platform::OsError;
+use crate::reclaim::recycle;
+use crate::reclaim::retire::{Dead, Was};
+use crate::reservation::Reservation;
+use crate::stats;
+use crate::thread::ThreadState;
+use crate::units::{GRANULE, KIB, Span};
+
+/// Smallest and largest appetite, in bytes.
+const LEAST: usize = 4 * KIB;
+const MOST: usize = 32 * KIB;
+
+/// A thread's private run of granules: addresses in the executable view.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claim {
+    /// Everything from here on is unpublished: a window may cover it.
+    start: usize,
+    /// Everything from here on is free.
+    cursor: usize,
+    end: usize,
+}
+
+impl Claim {
+    /// Holds nothing: the first reservation misses and claims.
+    pub(crate) const EMPTY: Self = Self { start: 0, cursor: 0, end: 0 };
+
+    /// The whole claim.
+    pub(crate) fn span(&self) -> Span {
+        Span::new(self.start, self.end - self.start)
+    }
+
+    /// The part that no reservation occupies.
+    fn rest(&self) -> Span {
+        Span::new(self.cursor, self.end - self.cursor)
+    }
+}
+
+impl ThreadState {
+    /// See [`ThreadHandle::reserve`](crate::ThreadHandle::reserve).
+    pub(crate) fn reserve(&self, layout: CodeLayout) -> Result<Reservation, ReserveError> {
+        let layout = layout.validate()?;
+        let (span, entry) = layout.place(self.claim.get().cursor);
+        if span.end() <= self.claim.get().end {
+            return Ok(self.bump(&layout, span, entry));
+        }
+        self.refill(&layout)?;
+        let (span, entry) = layout.place(self.claim.get().cursor);
+        Ok(self.bump(&layout, span, entry))
+    }
+
+    /// Moves the cursor past `span`, which lies in the claim's rest.
+    fn bump(&self, layout: &CodeLayout, span: Span, entry: usize) -> Reservation {
+        let mut claim = self.claim.get();
+        debug_assert!(claim.rest().contains(span));
+        let skipped = Span::new(claim.cursor, span.start - claim.cursor);
+        claim.cursor = span.end();
+        self.set_claim(claim);
+        if skipped.len > 0 {
+            self.give_back(skipped);
+        }
+        if self.open_scopes.get() == 0 {
+            // Outside a scope each reservation is sealed on its own.
+            self.close_unit();
+        }
+        Reservation::new(self, layout.block(), span, entry)
+    }
+
+    /// Replaces the claim; keeps the account of what is unused in it.
+    fn set_claim(&self, claim: Claim) {
+        // Relaxed: a statistic of this thread's.
+        let unused = &self.tallies().unused;
+        unused.store(claim.rest().len as u64, crate::sync::Ordering::Relaxed);
+        self.claim.set(claim);
+    }
+
+    /// Claims a hole for `layout`. Lock-free; makes a system call when the
+    /// hole's memory must be committed.
+    #[cold]
+    fn refill(&self, layout: &CodeLayout) -> Result<(), ReserveError> {
+        let shared = self.shared();
+        let need = shared.units.round_up(layout.granules());
+        if need * GRANULE > shared.region.span().len {
+            return Err(ReserveError::TooLarge {
+                bytes: layout.block().bytes(),
+                max: shared.region.span().len,
+            });
+        }
+        let near = self.claim.get().start;
+        if shared.units.are_coarse() {
+            // What goes back must not be under a window of ours.
+            self.close_window();
+        }
+        self.return_claim();
+        recycle::before_claim(self);
+
+        let want = self.next_appetite(need);
+        let near = if near == 0 { 0 } else { shared.pages.granule(near) };
+        let mut run = shared.pages.claim(need, want, near);
+        let grows = |run: Option<Run>| run.is_none_or(|run| !shared.pages.is_committed(run));
+        if grows(run) && recycle::push(self) {
+            // Better a hole that just came to be than more memory.
+            if let Some(run) = run {
+                shared.pages.release(run);
+            }
+            run = shared.pages.claim(need, want, near);
+        }
+        let Some(run) = run else {
+            let stats = shared.stats();
+            return Err(ReserveError::Exhausted {
+                bytes: need * GRANULE,
+                live: stats.live_bytes as usize,
+                retired: stats.retired_bytes as usize,
+                holes: shared.region.span().len.saturating_sub(
+                    (stats.committed_bytes - stats.hole_bytes) as usize,
+                ),
+                reserved: shared.region.span().len,
+            });
+        };
+        if let Err(error) = self.commit(run) {
+            shared.pages.release(run);
+            return Err(ReserveError::Os(error));
+        }
+        stats::add(&self.tallies().claims, 1);
+        stats::add(&self.tallies().taken, run.len);
+        let span = shared.pages.span(run);
+        self.set_claim(Claim { start: span.start, cursor: span.start, end: span.end() });
+        Ok(())
+    }
+
+    /// Commits a run; where the system has no memory, once more after giving
+    /// back what is free.
+    fn commit(&self, run: Run) -> Result<(), OsError> {
+        let shared = self.shared();
+        shared.pages.commit(&shared.region, run).or_else(|_| {
+            recycle::collect(self);
+            shared.pages.commit(&shared.region, run)
+        })
+    }
+
+    /// Granules the next claim should have: twice the last one's, bounded, and
+    /// small while the whole arena is.
+    fn next_appetite(&self, need: usize) -> usize {
+        let shared = self.shared();
+        let bound = (shared.pages.committed_bytes() / 64).clamp(LEAST, MOST);
+        let appetite = (self.appetite.get() * 2).clamp(LEAST, bound);
+        self.appetite.set(appetite);
+        shared.units.round_up(need.max(appetite / GRANULE))
+    }
+
+    /// Gives the rest of the claim back.
+    pub(crate) fn return_claim(&self) {
+        let rest = self.claim.get().rest();
+        self.set_claim(Claim::EMPTY);
+        if rest.len > 0 {
+            self.give_back(rest);
+        }
+    }
+
+    /// Gives granules back that were never written since they were claimed.
+    pub(crate) fn give_back(&self, span: Span) {
+        let shared = self.shared();
+        let mut free = span;
+        if shared.units.are_coarse() {
+            // Units begun stay until the rest of them is dead.
+            let unit = shared.units.bytes();
+            let start = span.start.next_multiple_of(unit).min(span.end());
+            let end = (span.end() & !(unit - 1)).max(start);
+            self.bury(Span::new(span.start, start - span.start));
+            self.bury(Span::new(end, span.end() - end));
+            free = Span::new(start, end - start);
+        }
+        if free.len > 0 {
+            let run = shared.pages.run(free);
+            stats::add(&self.tallies().released, run.len);
+            shared.pages.release(run);
+        }
+    }
+
+    /// Gives granules back that may have been written but never published.
+    pub(crate) fn abandon(&self, span: Span) {
+        self.retire(Dead { span, was: Was::Abandoned });
+    }
+
+    /// Leaves part of a unit to die with the rest of it.
+    fn bury(&self, span: Span) {
+        if span.len == 0 {
+            return;
+        }
+        let pages = &self.shared().pages;
+        self.shared().units.bury(pages.run(span), |whole| {
+            self.retire(Dead { span: pages.span(whole), was: Was::Unit });
+        });
+    }
+
+    /// Starts a new unit: nothing reserved from here on shares one with what
+    /// was reserved before. Does nothing where units are granules.
+    pub(crate) fn close_unit(&self) {
+        let units = &self.shared().units;
+        if !units.are_coarse() {
+            return;
+        }
+        let mut claim = self.claim.get();
+        let begun = claim.cursor;
+        // Claims are whole units, so this stays inside.
+        claim.cursor = begun.next_multiple_of(units.bytes());
+        claim.start = claim.cursor;
+        self.set_claim(claim);
+        self.bury(Span::new(begun, claim.cursor - begun));
+    }
+
+    /// Moves the cursor back over `span` if that was reserved last and never
+    /// written; false if it was not.
+    pub(crate) fn unbump(&self, span: Span) -> bool {
+        let mut claim = self.claim.get();
+        if span.len == 0 || claim.cursor != span.end() || span.start < claim.start {
+            return false;
+        }
+        claim.cursor = span.start;
+        self.set_claim(claim);
+        true
+    }
+}

@@ -1,0 +1,174 @@
+//! Everything a client can set, with unit, default and range.
+
+use std::env;
+use std::sync::Arc;
+
+use crate::arena::Arena;
+use crate::error::BuildError;
+use crate::platform::{self, Platform};
+use crate::protect::Strategy;
+use crate::region::RegionRequest;
+use crate::units::{GRANULE, KIB, MIB};
+
+/// Name of the environment variable that overrides the default strategy.
+pub const STRATEGY_VARIABLE: &str = "JIT_ARENA_STRATEGY";
+
+/// Largest region, in bytes: what a direct branch of x86-64 spans.
+const MAX_RESERVE: usize = 2048 * MIB;
+
+/// Largest code page, in bytes: a word has a bit for each of its 4 KiB system
+/// pages.
+const MAX_CODE_PAGE: usize = 256 * KIB;
+
+/// Smallest code page, in bytes: one word of granules.
+const MIN_CODE_PAGE: usize = 64 * GRANULE;
+
+/// Sets an [`Arena`] up.
+///
+/// # Examples
+///
+/// ```
+/// use jit_arena::{Arena, Strategy};
+///
+/// # fn main() -> Result<(), jit_arena::BuildError> {
+/// let arena = Arena::builder()
+///     .reserve(64 << 20)
+///     .strategy(Strategy::DualTransient)
+///     .name("my-jit")
+///     .build()?;
+/// assert_eq!(arena.span().len, 64 << 20);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Builder {
+    reserve: usize,
+    code_page: usize,
+    keep_free: usize,
+    near: Option<usize>,
+    strategy: Option<Strategy>,
+    name: String,
+}
+
+/// What the arena keeps of its [`Builder`].
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) code_page: usize,
+    pub(crate) keep_free: usize,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            reserve: if cfg!(target_arch = "aarch64") { 128 * MIB } else { 256 * MIB },
+            code_page: 64 * KIB,
+            keep_free: 128 * KIB,
+            near: None,
+            strategy: None,
+            name: "jit-arena".to_owned(),
+        }
+    }
+}
+
+impl Builder {
+    /// Address space to reserve, in bytes: the most code that can ever live.
+    ///
+    /// A whole number of code pages, at most 2 GiB. Default: 256 MiB, and
+    /// 128 MiB on aarch64, whose direct branches reach no farther. Costs
+    /// address space (once a view), not memory.
+    #[must_use]
+    pub fn reserve(mut self, bytes: usize) -> Self {
+        self.reserve = bytes;
+        self
+    }
+
+    /// Size of a code page, in bytes: the unit that is counted.
+    ///
+    /// A power of two from the system page (at least 4 KiB) to 256 KiB.
+    /// Default: 64 KiB.
+    #[must_use]
+    pub fn code_page(mut self, bytes: usize) -> Self {
+        self.code_page = bytes;
+        self
+    }
+
+    /// Free memory to keep for the next installs before code pages that have
+    /// emptied go back to the system, in bytes. Default: 128 KiB.
+    #[must_use]
+    pub fn keep_free(mut self, bytes: usize) -> Self {
+        self.keep_free = bytes;
+        self
+    }
+
+    /// Address the region should lie near, so that direct branches reach it.
+    /// A wish: [`Arena::span`] says what became of it.
+    #[must_use]
+    pub fn near(mut self, address: usize) -> Self {
+        self.near = Some(address);
+        self
+    }
+
+    /// Protection strategy to use, and no other.
+    ///
+    /// Default: the best the machine has, or the one that the environment
+    /// variable `JIT_ARENA_STRATEGY` names.
+    #[must_use]
+    pub fn strategy(mut self, strategy: Strategy) -> Self {
+        self.strategy = Some(strategy);
+        self
+    }
+
+    /// Name of the memory in the process's maps, where the system shows one.
+    /// Default: `jit-arena`.
+    #[must_use]
+    pub fn name(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    /// Builds the arena. Makes system calls.
+    ///
+    /// # Errors
+    ///
+    /// An option out of range, an unknown strategy in the environment, or no
+    /// strategy that works here: the error lists each that was tried with the
+    /// reason of its refusal. Nothing is left mapped.
+    pub fn build(self) -> Result<Arena, BuildError> {
+        self.build_on(platform::native())
+    }
+
+    /// Builds the arena on a machine of the caller's: the simulated one, or
+    /// one that fails. For model checking and fault injection.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    #[doc(hidden)]
+    pub fn build_on(self, platform: Arc<dyn Platform>) -> Result<Arena, BuildError> {
+        let system_page = platform.system_page();
+        let smallest = MIN_CODE_PAGE.max(system_page);
+        let page = check("code_page", self.code_page, smallest, MAX_CODE_PAGE)?;
+        if !page.is_power_of_two() {
+            return Err(BuildError::Unaligned { option: "code_page", value: page, unit: 0 });
+        }
+        let reserve = check("reserve", self.reserve, page, MAX_RESERVE)?;
+        if !reserve.is_multiple_of(page) {
+            return Err(BuildError::Unaligned { option: "reserve", value: reserve, unit: page });
+        }
+        let strategy = match (self.strategy, env::var(STRATEGY_VARIABLE)) {
+            (Some(strategy), _) => Some(strategy),
+            (None, Ok(name)) if !name.is_empty() => Some(name.parse()?),
+            (None, _) => None,
+        };
+        let request = RegionRequest { name: &self.name, reserve, near: self.near, strategy };
+        Arena::create(platform, &request, Config { code_page: page, keep_free: self.keep_free })
+    }
+}
+
+fn check(option: &'static str, value: usize, min: usize, max: usize) -> Result<usize, BuildError> {
+    if (min..=max).contains(&value) {
+        Ok(value)
+    } else {
+        Err(BuildError::OutOfRange { option, value, min, max })
+    }
+}

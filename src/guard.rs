@@ -1,0 +1,161 @@
+//! Guards: while one lives, nothing that its thread can reach is recycled.
+//!
+//! A guard pins the epoch (Fraser, *Practical Lock-Freedom*, 2004, as
+//! crossbeam-epoch does it). A thread that loops for long, or sleeps, would
+//! hold up everybody's garbage; so a guard can [`enter`](Guard::enter) one
+//! executor, and then let go of the epoch and keep just that one.
+
+use core::fmt;
+use core::marker::PhantomData;
+
+use crate::arena::ArenaRef;
+use crate::executor::{Entry, cast};
+use crate::reclaim::hold::HoldIndex;
+use crate::slot::Slot;
+use crate::thread::{GuardCounts, ThreadState};
+
+/// Keeps what its thread can reach from being recycled. Stays on its thread.
+#[must_use = "what was loaded is protected until the guard is dropped"]
+pub struct Guard<'t> {
+    thread: &'t ThreadState,
+    _not_send: PhantomData<*mut ()>,
+}
+
+impl<'t> Guard<'t> {
+    pub(crate) fn new(thread: &'t ThreadState) -> Self {
+        thread.enter();
+        Self { thread, _not_send: PhantomData }
+    }
+
+    pub(crate) fn is_of(&self, shared: &ArenaRef) -> bool {
+        self.thread.is_of(shared.pointer())
+    }
+
+    /// Enters what is in the slot: holds that one executor, so that
+    /// [`Running::safepoint`] and [`Running::park`] may let go of everything
+    /// else. Wait-free; the ninth nested one on a thread allocates.
+    #[must_use]
+    pub fn enter(&mut self, slot: &Slot) -> Option<Running<'_>> {
+        let entry = slot.load_addr(self)?;
+        // [E2]: pinned, and loaded under this pin.
+        let hold = self.thread.record().holds.take(entry);
+        self.thread.holding.set(self.thread.holding.get() + 1);
+        Some(Running { thread: self.thread, entry, hold, _guard: PhantomData })
+    }
+
+    /// Lets the epoch move: what was loaded before is no longer protected, and
+    /// cannot be used any more (it borrows the guard). Wait-free.
+    ///
+    /// Does nothing while the thread has another guard that holds no executor.
+    pub fn safepoint(&mut self) {
+        if self.thread.only_holds_besides(1) {
+            self.thread.repin();
+        }
+    }
+
+    /// Runs `f`, which may block, without holding up reclamation.
+    ///
+    /// While the thread has another guard that holds no executor, it stays
+    /// pinned.
+    pub fn park<R>(&mut self, f: impl FnOnce() -> R) -> R {
+        park(self.thread, 1, f)
+    }
+}
+
+/// Runs `f` unpinned, if all guards but `own` hold just what they run.
+fn park<R>(thread: &ThreadState, own: usize, f: impl FnOnce() -> R) -> R {
+    /// Pins again, also when `f` unwinds.
+    struct Parked<'t>(&'t ThreadState, GuardCounts);
+    impl Drop for Parked<'_> {
+        fn drop(&mut self) {
+            self.0.unpark(self.1);
+        }
+    }
+
+    if !thread.only_holds_besides(own) {
+        return f();
+    }
+    let _parked = Parked(thread, thread.park());
+    f()
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.thread.leave();
+    }
+}
+
+impl fmt::Debug for Guard<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").finish_non_exhaustive()
+    }
+}
+
+/// One executor, entered: it stays until this is dropped, across safepoints
+/// and parks.
+///
+/// This is what machine code hands to the helpers it calls.
+#[must_use = "the executor is held until this is dropped"]
+pub struct Running<'g> {
+    thread: &'g ThreadState,
+    entry: usize,
+    hold: HoldIndex,
+    _guard: PhantomData<&'g mut Guard<'g>>,
+}
+
+impl Running<'_> {
+    /// Address of the first instruction.
+    #[must_use]
+    pub fn addr(&self) -> usize {
+        self.entry
+    }
+
+    /// The executor as something to call while this lives.
+    #[must_use]
+    pub fn entry(&self) -> Entry<'_> {
+        Entry::new(self.entry)
+    }
+
+    /// The address as a function pointer of type `F`.
+    ///
+    /// # Safety
+    ///
+    /// As [`Entry::cast`], with this in place of the guard.
+    #[must_use]
+    pub unsafe fn cast<F: Copy>(&self) -> F {
+        // SAFETY: the caller vouches for the function.
+        unsafe { cast(self.entry) }
+    }
+
+    /// Lets the epoch move, from inside a long loop. Wait-free.
+    ///
+    /// Does nothing while the thread has a guard that holds no executor.
+    pub fn safepoint(&mut self) {
+        if self.thread.only_holds_besides(0) {
+            self.thread.repin();
+        }
+    }
+
+    /// Runs `f`, which may block, without holding up reclamation of anything
+    /// but this executor.
+    ///
+    /// While the thread has a guard that holds no executor, it stays pinned.
+    pub fn park<R>(&mut self, f: impl FnOnce() -> R) -> R {
+        park(self.thread, 0, f)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.thread.record().holds.end(self.hold);
+        self.thread.holding.set(self.thread.holding.get() - 1);
+    }
+}
+
+impl fmt::Debug for Running<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running")
+            .field("entry", &format_args!("{:#x}", self.entry))
+            .finish_non_exhaustive()
+    }
+}

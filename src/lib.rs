@@ -1,0 +1,80 @@
+//! Code memory for multi-threaded JITs.
+//!
+//! Any thread installs machine code without a lock, and on machines with
+//! protection keys without a system call; no mapping is ever writable and
+//! executable; code is freed safely while other threads run it; and many small
+//! executors share pages with almost no waste.
+//!
+//! The path of one executor, and where to read about each step:
+//!
+//! 1. An [`Arena`] reserves a [`region`](Arena::span) of address space and
+//!    shows its memory twice: an executable view for all, and a writable view
+//!    as the [`Strategy`] has it.
+//! 2. A thread [`attach`](Arena::attach)es and
+//!    [`reserve`](ThreadHandle::reserve)s: a bump in its private claim, a run
+//!    of 64-byte granules on a shared 64 KiB code page. The address is known
+//!    from here on.
+//! 3. Inside a [`WriteScope`] it writes code and data.
+//! 4. It [`publish`](ThreadHandle::publish)es, and usually puts the
+//!    [`Executor`] into a [`Slot`].
+//! 5. Other threads [`pin`](ThreadHandle::pin), [`load`](Slot::load) and call.
+//! 6. The last handle is dropped, anywhere: the executor is retired, and once
+//!    nobody can be running it its bytes are filled with traps and become a
+//!    hole that the next claims use. A page whose live count is zero is free
+//!    as a whole, and past a watermark goes back to the system.
+//!
+//! # Examples
+//!
+//! ```
+#![doc = include_str!("../examples/hello_jit.rs")]
+//! ```
+
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+compile_error!("jit-arena knows Linux and macOS; see src/platform for what a port takes");
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+compile_error!("jit-arena knows x86-64 and aarch64; see src/arch for what a port takes");
+
+mod arch;
+mod arena;
+mod claim;
+mod config;
+mod error;
+mod executor;
+mod guard;
+mod layout;
+mod page;
+#[doc(hidden)]
+pub mod platform;
+mod protect;
+mod reclaim;
+mod region;
+mod registry;
+mod report;
+mod reservation;
+mod scope;
+mod slot;
+mod stats;
+mod sync;
+mod thread;
+mod units;
+mod verify;
+
+pub use arena::Arena;
+pub use config::{Builder, STRATEGY_VARIABLE};
+pub use error::{
+    AttachError, BuildError, InstallError, PublishError, PublishErrorKind, ReserveError, SlotError,
+    VerifyError, WriteError,
+};
+pub use executor::{Entry, Executor};
+pub use guard::{Guard, Running};
+pub use layout::CodeLayout;
+pub use platform::OsError;
+pub use protect::{Strategy, UnknownStrategy};
+pub use region::RegionError;
+pub use report::Report;
+pub use reservation::Reservation;
+pub use scope::WriteScope;
+pub use slot::Slot;
+pub use stats::Stats;
+pub use thread::ThreadHandle;
+pub use units::{GRANULE, MAX_ALIGN, MAX_EXECUTOR, Span};

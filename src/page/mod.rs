@@ -1,0 +1,406 @@
+//! Code pages: the unit that is counted and given back.
+//!
+//! A page's life, each edge named by the function that takes it:
+//!
+//! ```text
+//!            claim, commit                 publish (add_executor)
+//!   free ───────────────────▶ claimed ───────────────────────────▶ live
+//!    ▲                           │ release                          │
+//!    │                           ▼                                  │ recycle:
+//!    │   last granule      partly free ◀────────────────────────────┘ remove_executor,
+//!    └──────────────────────────── (holes are claimed again)          release
+//!   trim: a free page's memory goes back to the system, and so does any
+//!   system page that lies wholly inside holes of a page that lives on
+//! ```
+//!
+//! The *live count* of a page is the number of executors on it, from publish
+//! to recycle; an executor longer than a page counts on each page it touches.
+//! All of this metadata lies outside code memory, in one lazily backed array.
+//!
+//! Invariants: `[B1]` a granule has one owner, `[P1]` the live count equals
+//! the executors on the page, `[P2]` a claimed granule's memory is committed,
+//! `[P3]` memory goes back only while its granules are owned by the trimmer,
+//! `[P4]` no hole is forgotten by the index.
+
+use crate::platform::OsResult;
+use crate::region::Region;
+use crate::sync::{AtomicU64, AtomicUsize, Ordering, zeroed_words};
+use crate::units::{GRANULE, Span};
+
+pub(crate) mod bitmap;
+mod index;
+pub(crate) mod unit;
+
+use bitmap::{Run, WORD};
+use index::Index;
+
+/// Words in front of each page's bitmaps.
+const HEAD: usize = 8;
+
+/// The metadata of one code page.
+#[derive(Clone, Copy)]
+pub(crate) struct Page<'a> {
+    /// Executors on the page, `[P1]`.
+    pub(crate) live: &'a AtomicU64,
+    /// Class of the longest hole; see [`Index`].
+    class: &'a AtomicU64,
+    /// One bit a system page: whether its memory is committed, `[P2]`.
+    pub(crate) resident: &'a AtomicU64,
+    /// Granules that belong to somebody, `[B1]`.
+    pub(crate) taken: &'a [AtomicU64],
+    /// First granules of executors, from publish to recycle.
+    pub(crate) starts: &'a [AtomicU64],
+    /// First granules of executors, from retire to recycle, `[D1]`.
+    pub(crate) retired: &'a [AtomicU64],
+}
+
+/// All code pages of a region.
+pub(crate) struct Pages {
+    words: Box<[AtomicU64]>,
+    /// Words of metadata a page.
+    stride: usize,
+    /// Granules a page, a power of two and at least 64.
+    granules: usize,
+    count: usize,
+    /// Address of granule 0.
+    base: usize,
+    system_page: usize,
+    index: Index,
+    /// System pages committed.
+    committed: AtomicUsize,
+    /// No page from this one on was ever committed.
+    high_water: AtomicUsize,
+}
+
+impl Pages {
+    /// The pages of `region`, each of `page_bytes`; all free, none committed.
+    pub(crate) fn new(region: &Region, page_bytes: usize) -> Self {
+        let granules = page_bytes / GRANULE;
+        let count = region.span().len / page_bytes;
+        let stride = HEAD + 3 * (granules / WORD);
+        let pages = Self {
+            words: zeroed_words(count * stride),
+            stride,
+            granules,
+            count,
+            base: region.span().start,
+            system_page: region.platform().system_page(),
+            index: Index::new(count, granules),
+            committed: AtomicUsize::new(0),
+            high_water: AtomicUsize::new(0),
+        };
+        for number in 0..count {
+            pages.index.raise(number, pages.page(number).class, granules);
+        }
+        pages
+    }
+
+    pub(crate) fn page(&self, number: usize) -> Page<'_> {
+        let words = &self.words[number * self.stride..][..self.stride];
+        let (head, bitmaps) = words.split_at(HEAD);
+        let (taken, marks) = bitmaps.split_at(self.granules / WORD);
+        let (starts, retired) = marks.split_at(self.granules / WORD);
+        Page { live: &head[0], class: &head[1], resident: &head[2], taken, starts, retired }
+    }
+
+    /// Number of code pages.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Granules a page.
+    pub(crate) fn granules(&self) -> usize {
+        self.granules
+    }
+
+    /// Pages below this number may hold memory.
+    pub(crate) fn high_water(&self) -> usize {
+        // Relaxed: grows only; a page above it has nothing to find.
+        self.high_water.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of code memory held from the system.
+    pub(crate) fn committed_bytes(&self) -> usize {
+        // Relaxed: a statistic.
+        self.committed.load(Ordering::Relaxed) * self.system_page
+    }
+
+    /// The executable address of a granule of the region.
+    pub(crate) fn address(&self, granule: usize) -> usize {
+        self.base + granule * GRANULE
+    }
+
+    /// The granule of the region that holds the byte at `address`.
+    pub(crate) fn granule(&self, address: usize) -> usize {
+        (address - self.base) / GRANULE
+    }
+
+    /// The granules of a span that starts and ends on granules.
+    pub(crate) fn run(&self, span: Span) -> Run {
+        Run::new(self.granule(span.start), span.len / GRANULE)
+    }
+
+    /// The bytes of a run of granules.
+    pub(crate) fn span(&self, run: Run) -> Span {
+        Span::new(self.address(run.start), run.len * GRANULE)
+    }
+
+    /// Splits a run of the region into its parts on each page: page number and
+    /// run within that page.
+    fn parts(&self, run: Run) -> impl Iterator<Item = (usize, Run)> + use<> {
+        let granules = self.granules;
+        let mut rest = run;
+        core::iter::from_fn(move || {
+            if rest.len == 0 {
+                return None;
+            }
+            let (number, low) = (rest.start / granules, rest.start % granules);
+            let len = rest.len.min(granules - low);
+            rest = Run::new(rest.start + len, rest.len - len);
+            Some((number, Run::new(low, len)))
+        })
+    }
+
+    /// Takes a hole of at least `need` granules, `want` if it is so long; from
+    /// page `near` if that has one, otherwise from the lowest page that has.
+    ///
+    /// Lock-free: each retry follows another thread's success or puts a stale
+    /// hint right. A `need` above a page's size scans the free pages.
+    pub(crate) fn claim(&self, need: usize, want: usize, near: usize) -> Option<Run> {
+        if need > self.granules {
+            return self.claim_pages(need);
+        }
+        let want = want.clamp(need, self.granules);
+        if let Some(run) = self.claim_on(near, need, want) {
+            return Some(run);
+        }
+        let mut or_just = true;
+        loop {
+            let (number, class) = self.index.lowest(need, or_just)?;
+            if let Some(run) = self.claim_on(number, need, want) {
+                return Some(run);
+            }
+            let page = self.page(number);
+            self.index.refile(number, page.class, || bitmap::longest_clear(page.taken));
+            if self.index.is_class(page.class, class) {
+                // Filed rightly, and its hole is just too short: no more luck.
+                or_just = false;
+            } else {
+                self.index.forget(number, page.class, class);
+            }
+        }
+    }
+
+    /// Takes the first hole of page `number` that is long enough.
+    fn claim_on(&self, number: usize, need: usize, want: usize) -> Option<Run> {
+        let page = self.page(number);
+        for hole in bitmap::clear_runs(page.taken) {
+            if hole.len < need {
+                continue;
+            }
+            let run = Run::new(hole.start, hole.len.min(want));
+            if let Some(got) = bitmap::take(page.taken, run, need) {
+                self.index.refile(number, page.class, || bitmap::longest_clear(page.taken));
+                return Some(Run::new(number * self.granules + got.start, got.len));
+            }
+        }
+        None
+    }
+
+    /// Takes `need` granules from the start of the lowest contiguous free
+    /// pages that hold them.
+    fn claim_pages(&self, need: usize) -> Option<Run> {
+        let pages = need.div_ceil(self.granules);
+        let mut first = 0;
+        'search: while first + pages <= self.count {
+            for number in (first..first + pages).rev() {
+                if !bitmap::is_clear(self.page(number).taken) {
+                    first = number + 1;
+                    continue 'search;
+                }
+            }
+            if let Some(run) = self.take_all(Run::new(first * self.granules, need)) {
+                return Some(run);
+            }
+            first += 1;
+        }
+        None
+    }
+
+    /// Takes exactly `run`, which may cross pages, or nothing.
+    fn take_all(&self, run: Run) -> Option<Run> {
+        for (number, part) in self.parts(run) {
+            let page = self.page(number);
+            if bitmap::take(page.taken, part, part.len).is_none() {
+                let done = number * self.granules + part.start - run.start;
+                if done > 0 {
+                    self.release(Run::new(run.start, done));
+                }
+                return None;
+            }
+            self.index.refile(number, page.class, || bitmap::longest_clear(page.taken));
+        }
+        Some(run)
+    }
+
+    /// Gives granules back that the caller owns. Lock-free.
+    ///
+    /// Whatever was written there has been filled with traps before, `[D3]`.
+    pub(crate) fn release(&self, run: Run) {
+        for (number, part) in self.parts(run) {
+            let page = self.page(number);
+            bitmap::release(page.taken, part);
+            self.index.raise(number, page.class, bitmap::clear_around(page.taken, part));
+        }
+    }
+
+    /// Makes the memory of a claimed run present, `[P2]`. Makes a system call
+    /// when some of it is not.
+    pub(crate) fn commit(&self, region: &Region, run: Run) -> OsResult<()> {
+        for (number, part) in self.parts(run) {
+            let page = self.page(number);
+            let wanted = self.system_pages(part);
+            // Acquire [P2]: pairs with the Release below and the one in
+            // `trim_page`; seeing the bit is seeing the page present.
+            let missing = wanted & !page.resident.load(Ordering::Acquire);
+            if missing == 0 {
+                continue;
+            }
+            let first = missing.trailing_zeros() as usize;
+            let last = 63 - missing.leading_zeros() as usize;
+            let span = Span::new(
+                self.address(number * self.granules) + first * self.system_page,
+                (last + 1 - first) * self.system_page,
+            );
+            // SAFETY: [P2] the span lies in the region: it covers claimed
+            // granules of page `number`.
+            unsafe { region.protection().populate(region.platform(), span) }?;
+            // Release [P2]: pairs with the Acquire above.
+            let before = page.resident.fetch_or(missing, Ordering::Release);
+            let new = (missing & !before).count_ones() as usize;
+            // Relaxed: statistics and a bound that only grows.
+            self.committed.fetch_add(new, Ordering::Relaxed);
+            self.high_water.fetch_max(number + 1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Whether all memory of `run` is present already. Wait-free.
+    pub(crate) fn is_committed(&self, run: Run) -> bool {
+        self.parts(run).all(|(number, part)| {
+            // Relaxed: decides only what to try first.
+            self.system_pages(part) & !self.page(number).resident.load(Ordering::Relaxed) == 0
+        })
+    }
+
+    /// The system pages that a run within one code page touches, one bit each.
+    fn system_pages(&self, part: Run) -> u64 {
+        let unit = self.system_page / GRANULE;
+        let (first, last) = (part.start / unit, (part.end() - 1) / unit);
+        (u64::MAX >> (63 - (last - first))) << first
+    }
+
+    /// Gives back to the system what whole system pages `number` has free, at
+    /// most `limit` bytes; returns how many bytes went. Makes system calls.
+    pub(crate) fn trim_page(&self, region: &Region, number: usize, limit: usize) -> usize {
+        let page = self.page(number);
+        let unit = self.system_page / GRANULE;
+        let mut trimmed = 0;
+        for hole in bitmap::clear_runs(page.taken) {
+            let first = hole.start.div_ceil(unit);
+            let last = (hole.end() / unit).min(first + (limit - trimmed) / self.system_page);
+            // Relaxed: a hint; decided again once the granules are ours.
+            let resident = page.resident.load(Ordering::Relaxed);
+            let mut at = first;
+            while at < last {
+                if resident >> at & 1 == 0 {
+                    at += 1;
+                    continue;
+                }
+                let len = ((resident >> at).trailing_ones() as usize).min(last - at);
+                trimmed += self.trim_run(region, number, Run::new(at * unit, len * unit));
+                at += len;
+            }
+        }
+        trimmed
+    }
+
+    /// Takes a run of whole system pages, gives their memory back, and releases
+    /// the run, `[P3]`. Returns the bytes that went back.
+    fn trim_run(&self, region: &Region, number: usize, part: Run) -> usize {
+        let page = self.page(number);
+        if bitmap::take(page.taken, part, part.len).is_none() {
+            return 0;
+        }
+        let run = Run::new(number * self.granules + part.start, part.len);
+        let mask = self.system_pages(part);
+        // Acquire [P2]: pairs with the Release in `commit`.
+        let present = page.resident.load(Ordering::Acquire) & mask;
+        let mut gone = 0;
+        // SAFETY: [P3] every granule of the run is ours, and no executor lies
+        // in free granules, [B1]; the run is whole system pages.
+        let discarded = unsafe {
+            region.protection().discard(region.platform(), self.span(run))
+        };
+        if discarded.is_ok() {
+            // Release [P2]: pairs with the Acquire in `commit`.
+            page.resident.fetch_and(!mask, Ordering::Release);
+            gone = present.count_ones() as usize;
+            // Relaxed: a statistic.
+            self.committed.fetch_sub(gone, Ordering::Relaxed);
+        }
+        self.release(run);
+        gone * self.system_page
+    }
+
+    /// Enters an executor whose granules are `run`, `[P1]`. Wait-free.
+    pub(crate) fn add_executor(&self, run: Run) {
+        for (number, part) in self.parts(run) {
+            let page = self.page(number);
+            // Relaxed [P1]: a count; who needs the executor itself reads the
+            // start bit or the slot.
+            page.live.fetch_add(1, Ordering::Relaxed);
+            if number * self.granules + part.start == run.start {
+                // Release [X1]: pairs with the Acquire in `lookup` and
+                // `is_start`: seeing the bit is seeing the header.
+                let before = bitmap::set(page.starts, part.start, Ordering::Release);
+                debug_assert!(!before, "[B1] two executors start at one granule");
+            }
+        }
+    }
+
+    /// Marks an executor as retired; false if it already was, or if no
+    /// executor starts at `granule`, `[D1]`. Wait-free.
+    pub(crate) fn mark_retired(&self, granule: usize) -> bool {
+        let page = self.page(granule / self.granules);
+        let at = granule % self.granules;
+        // Relaxed [D1]: the read-modify-write makes one caller the first; the
+        // epoch orders everything that follows from it.
+        bitmap::test(page.starts, at, Ordering::Relaxed)
+            && !bitmap::set(page.retired, at, Ordering::Relaxed)
+    }
+
+    /// Takes a retired executor off its pages, `[P1]`; its granules stay taken.
+    /// Returns whether a page's count reached zero. Wait-free.
+    pub(crate) fn remove_executor(&self, run: Run) -> bool {
+        let mut emptied = false;
+        for (number, part) in self.parts(run) {
+            let page = self.page(number);
+            if number * self.granules + part.start == run.start {
+                // Relaxed: the Release that frees the granules orders these
+                // before the next owner's marks.
+                bitmap::clear(page.starts, part.start, Ordering::Relaxed);
+                bitmap::clear(page.retired, part.start, Ordering::Relaxed);
+            }
+            // Relaxed [P1]: a count; see `add_executor`.
+            emptied |= page.live.fetch_sub(1, Ordering::Relaxed) == 1;
+        }
+        emptied
+    }
+
+    /// Whether the page's holes are all filed, `[P4]`, for `verify`.
+    pub(crate) fn is_filed(&self, number: usize) -> bool {
+        let page = self.page(number);
+        self.index.is_filed(number, page.class, bitmap::longest_clear(page.taken))
+    }
+}

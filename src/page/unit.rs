@@ -1,0 +1,99 @@
+//! Write units: what must be dead as a whole before it can be filled.
+//!
+//! Where a thread can write one executor without touching its neighbours, a
+//! unit is a granule and an executor's granules are free as soon as it is
+//! dead. Where writing flips a system page, nobody may write while anything
+//! else on that page can run: its dead granules are counted until the whole
+//! unit is dead, and then it becomes free as one, `[W3]`.
+
+use crate::sync::{AtomicU64, Ordering, zeroed_words};
+use crate::units::GRANULE;
+
+use super::bitmap::Run;
+
+/// The write units of a region.
+pub(crate) struct Units {
+    /// Granules a unit, a power of two.
+    granules: usize,
+    /// Dead granules of each unit; empty if units are granules.
+    dead: Box<[AtomicU64]>,
+}
+
+impl Units {
+    /// The units of `unit` bytes of a region of `granules`.
+    pub(crate) fn new(unit: usize, granules: usize) -> Self {
+        let unit = (unit / GRANULE).max(1);
+        let count = if unit == 1 { 0 } else { granules.div_ceil(unit) };
+        Self { granules: unit, dead: zeroed_words(count) }
+    }
+
+    /// Bytes a unit.
+    pub(crate) fn bytes(&self) -> usize {
+        self.granules * GRANULE
+    }
+
+    /// Whether units are more than granules.
+    pub(crate) fn are_coarse(&self) -> bool {
+        self.granules > 1
+    }
+
+    /// `granules` rounded up to whole units.
+    pub(crate) fn round_up(&self, granules: usize) -> usize {
+        granules.next_multiple_of(self.granules)
+    }
+
+    /// Marks granules as dead for good; calls `whole` with each run of units
+    /// that this made dead as a whole, which then belongs to the caller.
+    ///
+    /// Wait-free.
+    pub(crate) fn bury(&self, run: Run, mut whole: impl FnMut(Run)) {
+        if !self.are_coarse() {
+            return whole(run);
+        }
+        let mut at = run.start;
+        while at < run.end() {
+            let unit = at / self.granules;
+            let end = ((unit + 1) * self.granules).min(run.end());
+            let dead = &self.dead[unit];
+            // AcqRel [W3]: who completes the unit comes after everyone who
+            // buried a part of it.
+            let before = dead.fetch_add((end - at) as u64, Ordering::AcqRel) as usize;
+            debug_assert!(before + end - at <= self.granules, "[W3] granules buried twice");
+            if before + (end - at) == self.granules {
+                // Relaxed: the unit is ours; the Release that frees its
+                // granules orders this before its next burials.
+                dead.store(0, Ordering::Relaxed);
+                whole(Run::new(unit * self.granules, self.granules));
+            }
+            at = end;
+        }
+    }
+}
+
+#[cfg(all(test, not(jit_arena_loom), not(jit_arena_shuttle)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn w3_a_unit_is_free_once_all_of_it_is_dead() {
+        let units = Units::new(4096, 256);
+        let mut whole = Vec::new();
+        units.bury(Run::new(10, 100), |run| whole.push(run));
+        assert_eq!(whole, []);
+        units.bury(Run::new(0, 10), |run| whole.push(run));
+        assert_eq!(whole, [Run::new(0, 64)]);
+        units.bury(Run::new(110, 146), |run| whole.push(run));
+        assert_eq!(whole, [Run::new(0, 64), Run::new(64, 64), Run::new(128, 64), Run::new(192, 64)]);
+        whole.clear();
+        units.bury(Run::new(0, 64), |run| whole.push(run));
+        assert_eq!(whole, [Run::new(0, 64)], "a unit lives again");
+    }
+
+    #[test]
+    fn granules_are_free_at_once() {
+        let units = Units::new(64, 256);
+        let mut whole = Vec::new();
+        units.bury(Run::new(3, 7), |run| whole.push(run));
+        assert_eq!(whole, [Run::new(3, 7)]);
+    }
+}

@@ -1,0 +1,146 @@
+//! Free addresses near a given one.
+//!
+//! Direct calls reach 2 GiB on x86-64 and 128 MiB on aarch64, so a region is
+//! best placed beside the host's own functions. mmap(2) takes a hint but, if
+//! anything is in the way, ignores it altogether: so the gaps between the
+//! process's mappings are read from /proc/self/maps (proc_pid_maps(5)) and
+//! tried, nearest first, with MAP_FIXED_NOREPLACE. Another thread may map
+//! something meanwhile; then the call fails and the next gap is tried.
+
+use crate::units::{KIB, MIB, Span};
+
+/// Candidates tried before the kernel is left to choose.
+const TRIES: usize = 16;
+
+/// Alignment of a candidate, so that code pages lie on addresses of their own
+/// size, whatever the system page.
+const ALIGN: usize = 64 * KIB;
+
+/// Lowest address a process may map (`vm.mmap_min_addr` by default).
+const FLOOR: usize = 64 * KIB;
+
+/// Room left for the heap to grow up from its end.
+const HEAP_ROOM: usize = 512 * MIB;
+
+/// Room left for the main stack to grow down from its start.
+const STACK_ROOM: usize = 64 * MIB;
+
+/// Start addresses at which `len` bytes would fit, nearest to `near` first.
+/// None if the list of mappings cannot be read.
+pub(super) fn candidates_now(len: usize, near: usize) -> Vec<usize> {
+    std::fs::read_to_string("/proc/self/maps")
+        .map(|maps| candidates(&maps, len, near))
+        .unwrap_or_default()
+}
+
+fn candidates(maps: &str, len: usize, near: usize) -> Vec<usize> {
+    let mut starts: Vec<usize> = gaps(maps)
+        .filter_map(|gap| nearest_in(gap, len, near))
+        .collect();
+    starts.sort_unstable_by_key(|&start| reach(start, len, near));
+    starts.truncate(TRIES);
+    starts
+}
+
+/// How far the farthest byte of `[start, start + len)` is from `near`: what a
+/// direct call must span.
+fn reach(start: usize, len: usize, near: usize) -> usize {
+    near.abs_diff(start)
+        .max(near.abs_diff(start.saturating_add(len)))
+}
+
+/// The aligned start in `gap` with the smallest reach.
+fn nearest_in(gap: Span, len: usize, near: usize) -> Option<usize> {
+    let lowest = gap.start.checked_next_multiple_of(ALIGN)?;
+    let highest = gap.end().checked_sub(len)? & !(ALIGN - 1);
+    let centred = near.saturating_sub(len / 2) & !(ALIGN - 1);
+    (lowest <= highest).then(|| centred.clamp(lowest, highest))
+}
+
+/// The free ranges between the mappings listed, less the room that heap and
+/// stack need.
+fn gaps(maps: &str) -> impl Iterator<Item = Span> {
+    let mut free_from = FLOOR;
+    maps.lines().filter_map(move |line| {
+        let (range, rest) = line.split_once(' ')?;
+        let (start, end) = range.split_once('-')?;
+        let start = usize::from_str_radix(start, 16).ok()?;
+        let end = usize::from_str_radix(end, 16).ok()?;
+        let room = if rest.ends_with("[stack]") {
+            STACK_ROOM
+        } else {
+            0
+        };
+        let gap = start.saturating_sub(room).checked_sub(free_from);
+        let gap = gap.map(|len| Span::new(free_from, len));
+        free_from = if rest.ends_with("[heap]") {
+            end.saturating_add(HEAP_ROOM)
+        } else {
+            end
+        };
+        gap
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAPS: &str = "\
+00400000-00500000 r-xp 00000000 00:01 1 /bin/host
+00500000-00600000 rw-p 00000000 00:00 0 [heap]
+40000000-40100000 r-xp 00000000 00:01 2 /lib/libc.so
+40200000-40300000 r--p 00000000 00:01 2 /lib/libc.so
+7ffc00000000-7ffc00100000 rw-p 00000000 00:00 0 [stack]
+ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]
+";
+
+    #[test]
+    fn gaps_leave_room_for_heap_and_stack() {
+        let gaps: Vec<_> = gaps(MAPS).collect();
+        assert_eq!(gaps[0], Span::new(FLOOR, 0x40_0000 - FLOOR));
+        assert!(gaps.contains(&Span::new(0x4010_0000, 0x10_0000)));
+        let heap_end = 0x60_0000;
+        assert!(gaps.iter().any(|gap| gap.start == heap_end + HEAP_ROOM));
+        assert!(
+            gaps.iter()
+                .all(|gap| gap.start <= 0x50_0000 || gap.start >= heap_end + HEAP_ROOM)
+        );
+        assert!(
+            gaps.iter()
+                .any(|gap| gap.end() == 0x7ffc_0000_0000 - STACK_ROOM)
+        );
+    }
+
+    #[test]
+    fn candidates_fit_and_come_nearest_first() {
+        let near = 0x402C_0000;
+        let len = MIB;
+        let starts = candidates(MAPS, len, near);
+        assert_eq!(
+            starts[0], 0x4030_0000,
+            "the gap above the function is nearest"
+        );
+        assert_eq!(starts[1], 0x4010_0000, "then the one-megabyte gap below it");
+        let mut last = 0;
+        for start in starts {
+            assert_eq!(start % ALIGN, 0);
+            assert!(reach(start, len, near) >= last);
+            last = reach(start, len, near);
+        }
+        assert!(
+            !candidates(MAPS, 2 * MIB, near).contains(&0x4010_0000),
+            "too small for two"
+        );
+        assert!(candidates(MAPS, usize::MAX, near).is_empty());
+        assert!(candidates("", len, near).is_empty());
+    }
+
+    #[test]
+    fn a_free_range_near_this_function_is_found() {
+        let here = gaps as fn(&'static str) -> _ as usize;
+        let starts = candidates_now(64 * MIB, here);
+        assert!(!starts.is_empty());
+        assert!(reach(starts[0], 64 * MIB, here) < 2 * 1024 * MIB);
+    }
+}

@@ -1,0 +1,137 @@
+//! `dual-transient`: one lasting executable view; writable ones come and go.
+//!
+//! The default where there are no protection keys. A window maps the system
+//! pages around its span a second time, writable, at an address of the
+//! kernel's choosing, and unmaps them when it closes (some microseconds for the
+//! pair). Outside windows no writable mapping of code exists at all.
+//!
+//! The unit of writing stays a granule: two threads may map the same system
+//! page at once, each at its own address, and write their own granules of it.
+//!
+//! Inside a window the mapping is writable to all threads of the process, not
+//! just its own: what protects it is that it is short-lived and its address is
+//! known to nobody else.
+//!
+//! Owns: [W1] as far as just said; no mapping is ever W+X.
+//! Sources: mmap(2), mremap(2) NOTES.
+
+use crate::platform::{Access, Backing, KeyAccess, MemoryFile, OsResult, Platform};
+use crate::report::MemoryKind;
+use crate::units::{GRANULE, Span};
+
+use super::views::{self, File, Mapping, Wanted};
+use super::{Protection, Rights, Strategy, Window};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct DualTransient {
+    executable: Span,
+    /// Kept open to map windows from; shared anonymous memory needs none.
+    file: Option<MemoryFile>,
+    system_page: usize,
+}
+
+impl DualTransient {
+    pub(crate) fn create(
+        platform: &dyn Platform,
+        wanted: &Wanted<'_>,
+        memory: MemoryKind,
+    ) -> OsResult<(Self, Span)> {
+        let Wanted { name, len, place } = *wanted;
+        let (executable, file) = match memory {
+            MemoryKind::Memfd => {
+                let file = File::sealed(platform, name, len)?;
+                let backing = file.backing();
+                let executable = Mapping::new(platform, backing, place, len, Access::ReadExecute)?;
+                (executable.keep(), Some(file.keep()))
+            }
+            MemoryKind::SharedAnonymous => {
+                let backing = Backing::SharedAnonymous;
+                let executable = Mapping::new(platform, backing, place, len, Access::ReadExecute)?;
+                (executable.keep(), None)
+            }
+            MemoryKind::Private | MemoryKind::Jit => return Err(views::single_view(len)),
+        };
+        let system_page = platform.system_page();
+        Ok((
+            Self {
+                executable,
+                file,
+                system_page,
+            },
+            executable,
+        ))
+    }
+
+    /// A writable view of the system pages around `span`.
+    ///
+    /// # Safety
+    ///
+    /// `span` lies in the region.
+    unsafe fn map_around<'p>(
+        &self,
+        platform: &'p dyn Platform,
+        span: Span,
+    ) -> OsResult<(Span, Mapping<'p>)> {
+        let pages = span.round_out(self.system_page);
+        // SAFETY: the region is whole system pages, so rounding out stays in.
+        let mapping = unsafe { views::temporary(platform, self.file, self.executable, pages) }?;
+        Ok((pages, mapping))
+    }
+}
+
+impl Protection for DualTransient {
+    fn strategy(&self) -> Strategy {
+        Strategy::DualTransient
+    }
+
+    fn write_unit(&self) -> usize {
+        GRANULE
+    }
+
+    fn attach(&self, _platform: &dyn Platform) {}
+
+    fn open(&self, _platform: &dyn Platform) -> Rights {
+        Rights(KeyAccess::Open)
+    }
+
+    fn close(&self, _platform: &dyn Platform, _before: Rights) {}
+
+    unsafe fn window(&self, platform: &dyn Platform, span: Span) -> OsResult<Window> {
+        // SAFETY: in the region (caller).
+        let (pages, mapping) = unsafe { self.map_around(platform, span) }?;
+        Ok(Window {
+            span: pages,
+            writable: mapping.keep().start,
+        })
+    }
+
+    unsafe fn close_window(&self, platform: &dyn Platform, window: Window) -> OsResult<()> {
+        // SAFETY: mapped by `window` for this window alone, which is over.
+        unsafe { platform.unmap(window.writable, window.span.len) }
+    }
+
+    unsafe fn populate(&self, platform: &dyn Platform, span: Span) -> OsResult<()> {
+        // SAFETY: in the region (caller).
+        let (pages, mapping) = unsafe { self.map_around(platform, span) }?;
+        // SAFETY: the mapping is writable and ours.
+        unsafe { platform.populate(mapping.span().start, pages.len) }
+    }
+
+    unsafe fn discard(&self, platform: &dyn Platform, span: Span) -> OsResult<()> {
+        // SAFETY: in the region (caller); `span` is whole system pages, so the
+        // mapping shows those and no others.
+        let (pages, mapping) = unsafe { self.map_around(platform, span) }?;
+        debug_assert_eq!(pages, span);
+        // SAFETY: whole pages of a writable mapping, owned by the caller.
+        unsafe { platform.discard(mapping.span().start, pages.len) }
+    }
+
+    unsafe fn release(&self, platform: &dyn Platform) {
+        // SAFETY: ours since `create`, unused from now on (caller).
+        unsafe { views::unmap(platform, self.executable) };
+        if let Some(file) = self.file {
+            platform.close_file(file);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! `mprotect`: one view whose system pages flip between writable and
+//! executable.
+//!
+//! The last resort, where no second view can be had. A page that is being
+//! written cannot run, so the unit of writing is a system page: memory is
+//! claimed, written and handed out again in whole ones, and no page is ever
+//! shared between a writer and a runner. Flips interrupt the other cores.
+//!
+//! Private memory, so a forked child has its own copy.
+//!
+//! Owns: [W1]; no mapping is ever W+X. Source: mprotect(2).
+
+use crate::platform::{Access, Backing, KeyAccess, OsResult, Platform};
+use crate::report::MemoryKind;
+use crate::units::Span;
+
+use super::views::{self, Mapping, Wanted};
+use super::{Protection, Rights, Strategy, Window};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Mprotect {
+    view: Span,
+    system_page: usize,
+}
+
+impl Mprotect {
+    pub(crate) fn create(
+        platform: &dyn Platform,
+        wanted: &Wanted<'_>,
+        memory: MemoryKind,
+    ) -> OsResult<(Self, Span)> {
+        let backing = match memory {
+            MemoryKind::Private => Backing::Private,
+            MemoryKind::Memfd | MemoryKind::SharedAnonymous | MemoryKind::Jit => {
+                return Err(views::single_view(wanted.len));
+            }
+        };
+        let view = Mapping::new(
+            platform,
+            backing,
+            wanted.place,
+            wanted.len,
+            Access::ReadExecute,
+        )?
+        .keep();
+        Ok((
+            Self {
+                view,
+                system_page: platform.system_page(),
+            },
+            view,
+        ))
+    }
+}
+
+impl Protection for Mprotect {
+    fn strategy(&self) -> Strategy {
+        Strategy::Mprotect
+    }
+
+    fn write_unit(&self) -> usize {
+        self.system_page
+    }
+
+    fn attach(&self, _platform: &dyn Platform) {}
+
+    fn open(&self, _platform: &dyn Platform) -> Rights {
+        Rights(KeyAccess::Open)
+    }
+
+    fn close(&self, _platform: &dyn Platform, _before: Rights) {}
+
+    unsafe fn window(&self, platform: &dyn Platform, span: Span) -> OsResult<Window> {
+        let pages = span.round_out(self.system_page);
+        // SAFETY: in the region; the caller owns every system page that `span`
+        // touches, and nobody runs code in them.
+        unsafe { platform.protect(pages.start, pages.len, Access::ReadWrite, None) }?;
+        Ok(Window {
+            span: pages,
+            writable: pages.start,
+        })
+    }
+
+    unsafe fn close_window(&self, platform: &dyn Platform, window: Window) -> OsResult<()> {
+        let pages = window.span;
+        // SAFETY: the pages are the caller's, who is done writing. If this is
+        // refused they stay writable and cannot run.
+        unsafe { platform.protect(pages.start, pages.len, Access::ReadExecute, None) }
+    }
+
+    unsafe fn populate(&self, _platform: &dyn Platform, _span: Span) -> OsResult<()> {
+        // Nothing to gain: pages come at the first store inside a window, and
+        // private anonymous memory, which has no file that could run out of
+        // room, never answers a store with SIGBUS. Populating here would take
+        // a flip to writable and back, of pages that may be running.
+        Ok(())
+    }
+
+    unsafe fn discard(&self, platform: &dyn Platform, span: Span) -> OsResult<()> {
+        // SAFETY: whole pages of the view, owned by the caller; giving private
+        // pages back needs no right to write them.
+        unsafe { platform.discard(span.start, span.len) }
+    }
+
+    unsafe fn release(&self, platform: &dyn Platform) {
+        // SAFETY: ours since `create`, unused from now on (caller).
+        unsafe { views::unmap(platform, self.view) };
+    }
+}

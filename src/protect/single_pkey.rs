@@ -1,0 +1,125 @@
+//! `single-pkey`: one view, readable, writable and executable, under a key.
+//!
+//! For clients that can write only at the address their code runs at. Outside a
+//! scope a thread may read and run, not write; but the key governs data
+//! accesses only, so inside its scope a thread may write *and* run the same
+//! page, and /proc/self/maps says `rwx`. Weaker than W^X, and never chosen by
+//! default.
+//!
+//! The key covers the pages that code reads its own literals from. Threads
+//! older than the key and signal handlers start with all access to it denied:
+//! they can run code but not read it, so [`load_word`](Protection::load_word)
+//! grants itself reading around the load, and code whose data lies beside it
+//! faults there (SEGV_PKUERR). Attached threads are fine outside handlers.
+//!
+//! Sources: pkeys(7), "Signal Handler Behavior".
+
+use crate::platform::{Access, Backing, Key, KeyAccess, OsResult, Platform};
+use crate::report::MemoryKind;
+use crate::units::{GRANULE, Span};
+
+use super::views::{self, Mapping, OwnedKey, Wanted};
+use super::{Protection, Rights, Strategy, Window};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct SinglePkey {
+    key: Key,
+    view: Span,
+}
+
+impl SinglePkey {
+    pub(crate) fn create(
+        platform: &dyn Platform,
+        wanted: &Wanted<'_>,
+        memory: MemoryKind,
+    ) -> OsResult<(Self, Span)> {
+        let backing = match memory {
+            MemoryKind::Private => Backing::Private,
+            MemoryKind::Memfd | MemoryKind::SharedAnonymous | MemoryKind::Jit => {
+                return Err(views::single_view(wanted.len));
+            }
+        };
+        let key = OwnedKey::new(platform)?;
+        // Without rights first: the pages are never writable without their key.
+        let view = Mapping::new(platform, backing, wanted.place, wanted.len, Access::None)?;
+        view.protect(Access::ReadWriteExecute, Some(key.key()))?;
+        let view = view.keep();
+        Ok((
+            Self {
+                key: key.keep(),
+                view,
+            },
+            view,
+        ))
+    }
+}
+
+impl Protection for SinglePkey {
+    fn strategy(&self) -> Strategy {
+        Strategy::SinglePkey
+    }
+
+    fn write_unit(&self) -> usize {
+        GRANULE
+    }
+
+    fn attach(&self, platform: &dyn Platform) {
+        platform.set_key_access(self.key, KeyAccess::ReadOnly);
+    }
+
+    fn open(&self, platform: &dyn Platform) -> Rights {
+        let before = platform.key_access(self.key);
+        platform.set_key_access(self.key, KeyAccess::Open);
+        Rights(before)
+    }
+
+    fn close(&self, platform: &dyn Platform, before: Rights) {
+        platform.set_key_access(self.key, before.0);
+    }
+
+    unsafe fn window(&self, _platform: &dyn Platform, span: Span) -> OsResult<Window> {
+        Ok(Window {
+            span,
+            writable: span.start,
+        })
+    }
+
+    unsafe fn close_window(&self, _platform: &dyn Platform, _window: Window) -> OsResult<()> {
+        Ok(())
+    }
+
+    unsafe fn populate(&self, platform: &dyn Platform, span: Span) -> OsResult<()> {
+        // The system faults pages in as this thread would, with its rights.
+        let before = self.open(platform);
+        // SAFETY: inside the view, which is ours; rights are open.
+        let done = unsafe { platform.populate(span.start, span.len) };
+        self.close(platform, before);
+        done
+    }
+
+    unsafe fn discard(&self, platform: &dyn Platform, span: Span) -> OsResult<()> {
+        // SAFETY: whole pages of the view, owned by the caller.
+        unsafe { platform.discard(span.start, span.len) }
+    }
+
+    unsafe fn load_word(&self, platform: &dyn Platform, addr: usize) -> u64 {
+        let before = platform.key_access(self.key);
+        if before != KeyAccess::Closed {
+            // SAFETY: aligned, in the view (caller), and readable as just seen.
+            return unsafe { platform.load_word(addr) };
+        }
+        platform.set_key_access(self.key, KeyAccess::ReadOnly);
+        // SAFETY: aligned, in the view (caller), and readable as just set.
+        let word = unsafe { platform.load_word(addr) };
+        platform.set_key_access(self.key, before);
+        word
+    }
+
+    unsafe fn release(&self, platform: &dyn Platform) {
+        // SAFETY: ours since `create`, unused from now on (caller).
+        unsafe { views::unmap(platform, self.view) };
+        // SAFETY: the only mapping that carried the key is gone.
+        unsafe { platform.key_free(self.key) };
+    }
+}

@@ -1,0 +1,272 @@
+//! Making views: mappings, files and keys that undo themselves until a
+//! strategy keeps them.
+//!
+//! A strategy takes several calls to set up, each of which can be refused. What
+//! was made before a refusal goes away by `Drop`, so after an error nothing has
+//! changed. `keep` hands the thing over to the strategy's `release`.
+
+use crate::platform::{Access, Backing, Key, MemoryFile, OsError, OsResult, Place, Platform};
+use crate::report::MemoryKind;
+use crate::units::Span;
+
+/// What a strategy is to be built over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    /// Name of the memory file, for /proc/self/maps.
+    pub(crate) name: &'a str,
+    /// Length in bytes, whole system pages.
+    pub(crate) len: usize,
+    /// Where the executable view is to lie.
+    pub(crate) place: Place,
+}
+
+/// A mapping that goes away unless it is kept.
+#[derive(Debug)]
+pub(crate) struct Mapping<'p> {
+    platform: &'p dyn Platform,
+    span: Span,
+}
+
+impl<'p> Mapping<'p> {
+    pub(crate) fn new(
+        platform: &'p dyn Platform,
+        backing: Backing,
+        place: Place,
+        len: usize,
+        access: Access,
+    ) -> OsResult<Self> {
+        let start = platform.map(backing, place, len, access)?;
+        Ok(Self {
+            platform,
+            span: Span::new(start, len),
+        })
+    }
+
+    /// A second view, anywhere, of the part of `shared` that `part` names.
+    ///
+    /// # Safety
+    ///
+    /// `part` lies inside one shared mapping.
+    unsafe fn duplicate_of(platform: &'p dyn Platform, part: Span) -> OsResult<Self> {
+        // SAFETY: from the caller.
+        let start = unsafe { platform.duplicate(part.start, part.len) }?;
+        Ok(Self {
+            platform,
+            span: Span::new(start, part.len),
+        })
+    }
+
+    /// Sets rights, and tags the pages if there is a key.
+    pub(crate) fn protect(&self, access: Access, key: Option<Key>) -> OsResult<()> {
+        // SAFETY: the whole mapping is ours, and nobody knows of it yet.
+        unsafe {
+            self.platform
+                .protect(self.span.start, self.span.len, access, key)
+        }
+    }
+
+    pub(crate) fn span(&self) -> Span {
+        self.span
+    }
+
+    /// Hands the mapping over; whoever takes it unmaps it.
+    pub(crate) fn keep(self) -> Span {
+        let span = self.span;
+        core::mem::forget(self);
+        span
+    }
+}
+
+impl Drop for Mapping<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the whole mapping is ours, and was handed to nobody.
+        unsafe { unmap(self.platform, self.span) };
+    }
+}
+
+/// Unmaps, and leaks the range if the system refuses: there is nobody to tell.
+///
+/// # Safety
+///
+/// The caller owns the whole range and nothing uses it any more.
+pub(crate) unsafe fn unmap(platform: &dyn Platform, span: Span) {
+    // SAFETY: from the caller.
+    let _ = unsafe { platform.unmap(span.start, span.len) };
+}
+
+/// A sealed memory file that is closed unless it is kept.
+#[derive(Debug)]
+pub(crate) struct File<'p> {
+    platform: &'p dyn Platform,
+    file: MemoryFile,
+}
+
+impl<'p> File<'p> {
+    pub(crate) fn sealed(platform: &'p dyn Platform, name: &str, len: usize) -> OsResult<Self> {
+        let file = Self {
+            platform,
+            file: platform.create_file(name, len)?,
+        };
+        platform.seal_file(file.file)?;
+        Ok(file)
+    }
+
+    pub(crate) fn backing(&self) -> Backing {
+        Backing::File(self.file, 0)
+    }
+
+    /// Hands the descriptor over; whoever takes it closes it.
+    pub(crate) fn keep(self) -> MemoryFile {
+        let file = self.file;
+        core::mem::forget(self);
+        file
+    }
+}
+
+impl Drop for File<'_> {
+    fn drop(&mut self) {
+        self.platform.close_file(self.file);
+    }
+}
+
+/// A protection key that goes back unless it is kept. Declare it before the
+/// mappings it tags, so that they go first.
+#[derive(Debug)]
+pub(crate) struct OwnedKey<'p> {
+    platform: &'p dyn Platform,
+    key: Key,
+}
+
+impl<'p> OwnedKey<'p> {
+    pub(crate) fn new(platform: &'p dyn Platform) -> OsResult<Self> {
+        Ok(Self {
+            platform,
+            key: platform.key_alloc()?,
+        })
+    }
+
+    pub(crate) fn key(&self) -> Key {
+        self.key
+    }
+
+    /// Hands the key over; whoever takes it frees it.
+    pub(crate) fn keep(self) -> Key {
+        let key = self.key;
+        core::mem::forget(self);
+        key
+    }
+}
+
+impl Drop for OwnedKey<'_> {
+    fn drop(&mut self) {
+        // SAFETY: mappings tagged with it were declared later and are gone.
+        unsafe { self.platform.key_free(self.key) };
+    }
+}
+
+/// The two lasting views of `dual-pkey` and `dual-open`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Views {
+    /// Readable and executable.
+    pub(crate) executable: Span,
+    /// Readable and writable, of the same length.
+    pub(crate) writable: Span,
+}
+
+impl Views {
+    /// Maps both views, the writable one under `key` if there is one. It never
+    /// exists without its key.
+    pub(crate) fn create(
+        platform: &dyn Platform,
+        wanted: &Wanted<'_>,
+        memory: MemoryKind,
+        key: Option<Key>,
+    ) -> OsResult<Self> {
+        let Wanted { name, len, place } = *wanted;
+        let (executable, writable) = match memory {
+            MemoryKind::Memfd => {
+                // Closed at the end of this arm: mappings hold the memory, and
+                // nobody can map it a third time.
+                let file = File::sealed(platform, name, len)?;
+                let executable =
+                    Mapping::new(platform, file.backing(), place, len, Access::ReadExecute)?;
+                let writable =
+                    Mapping::new(platform, file.backing(), Place::Anywhere, len, Access::None)?;
+                (executable, writable)
+            }
+            MemoryKind::SharedAnonymous => {
+                // Executable from the start: kernels that deny a mapping the
+                // right to execute once it was writable see no such change.
+                let backing = Backing::SharedAnonymous;
+                let executable = Mapping::new(platform, backing, place, len, Access::ReadExecute)?;
+                // SAFETY: the whole of the shared mapping made just now.
+                let writable = unsafe { Mapping::duplicate_of(platform, executable.span()) }?;
+                (executable, writable)
+            }
+            MemoryKind::Private | MemoryKind::Jit => return Err(single_view(len)),
+        };
+        writable.protect(Access::ReadWrite, key)?;
+        Ok(Self {
+            executable: executable.keep(),
+            writable: writable.keep(),
+        })
+    }
+
+    /// Where the byte that runs at `addr` can be written.
+    pub(crate) fn writable_at(&self, addr: usize) -> usize {
+        debug_assert!(addr >= self.executable.start && addr <= self.executable.end());
+        self.writable.start + (addr - self.executable.start)
+    }
+
+    /// Unmaps both.
+    ///
+    /// # Safety
+    ///
+    /// Nothing uses the region any more.
+    pub(crate) unsafe fn release(&self, platform: &dyn Platform) {
+        // SAFETY: ours since `create`, unused from now on (caller).
+        unsafe { unmap(platform, self.writable) };
+        // SAFETY: as above.
+        unsafe { unmap(platform, self.executable) };
+    }
+}
+
+/// The answer to asking for two views of memory that has one.
+pub(crate) fn single_view(len: usize) -> OsError {
+    OsError {
+        call: "mremap",
+        bytes: len,
+        errno: libc::EINVAL,
+    }
+}
+
+/// A second, temporary view of `part`, writable, of memory mapped executable
+/// at `executable`.
+///
+/// # Safety
+///
+/// `part` lies inside `executable`, which maps all of `file` or, where there is
+/// none, is shared anonymous memory.
+pub(crate) unsafe fn temporary<'p>(
+    platform: &'p dyn Platform,
+    file: Option<MemoryFile>,
+    executable: Span,
+    part: Span,
+) -> OsResult<Mapping<'p>> {
+    if let Some(file) = file {
+        let backing = Backing::File(file, part.start - executable.start);
+        return Mapping::new(
+            platform,
+            backing,
+            Place::Anywhere,
+            part.len,
+            Access::ReadWrite,
+        );
+    }
+    // SAFETY: inside the shared anonymous mapping (caller).
+    let alias = unsafe { Mapping::duplicate_of(platform, part) }?;
+    // The alias is executable, never both: the change takes that right away as
+    // it gives the other.
+    alias.protect(Access::ReadWrite, None)?;
+    Ok(alias)
+}

@@ -1,0 +1,35 @@
+//! Reclamation: when memory that was unpublished may be used again.
+//!
+//! A *scheme* answers one question: has every thread that could still be
+//! running a piece of code left it? Threads say when they may be running code
+//! by holding a [`Pin`](scheme::Pin); whoever unpublishes code *defers* a hand
+//! over, and the scheme runs it once all pins that were alive then are gone.
+//! Deferred work only hands over (a batch onto a list); filling with traps,
+//! synchronising cores and giving memory back are done later by an allocating
+//! thread, because a hand over may run inside anybody's pin.
+//!
+//! Two schemes serve the same three types, so nothing above knows which one it
+//! has:
+//!
+//! - [`epoch`]: crossbeam-epoch, in every normal build.
+//! - [`eager`]: the most eager legal scheme, under `--cfg jit_arena_eager`.
+//!   It is for model checking: it reaches every reuse that any legal scheme
+//!   can reach, in a fraction of the states.
+
+#[cfg(any(test, jit_arena_eager))]
+pub(crate) mod eager;
+#[cfg(any(test, not(jit_arena_eager)))]
+pub(crate) mod epoch;
+
+#[cfg(jit_arena_eager)]
+pub(crate) use eager as scheme;
+#[cfg(not(jit_arena_eager))]
+pub(crate) use epoch as scheme;
+
+// crossbeam-epoch explored by loom needs its own switch, without which it stays
+// on the atomics of `core` and every model over it passes after one execution.
+#[cfg(all(jit_arena_loom, not(any(jit_arena_eager, crossbeam_loom))))]
+compile_error!("under jit_arena_loom set jit_arena_eager or crossbeam_loom as well");
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,277 @@
+//! Recycling: how ripe batches become holes, and empty pages go back.
+//!
+//! All of it happens on the allocating side, never inside anybody's pin, and
+//! in lots: one write scope, one core synchronisation, one look at the holds.
+//!
+//! ```text
+//! ripe ──▶ held by a sleeper? ──yes──▶ waiting
+//!              │ no
+//!              ▼
+//!          off its pages (marks, live counts) ──▶ filled with traps
+//!              ──▶ all cores synchronised ──▶ granules free ──▶ filed as holes
+//! ```
+//!
+//! Order is everything: marks go before the granules are free, or they would
+//! be the next owner's, `[D1]`; traps are in place and every core has
+//! synchronised before the granules are free, `[D3]`.
+
+use crate::arena::Shared;
+use crate::page::bitmap;
+use crate::stats;
+use crate::sync::{Ordering, Tally};
+use crate::thread::ThreadState;
+use crate::units::{KIB, MIB, Span};
+
+use super::retire::{Batch, Dead, Was};
+
+/// Lots over which free memory must stay unused before it goes back.
+const PATIENCE: u64 = 4;
+
+/// Farthest apart and longest that spans share a write window where neighbours
+/// may run meanwhile, in bytes: one mapping for many fills.
+const WINDOW_GAP: usize = 64 * KIB;
+const WINDOW_LEN: usize = MIB;
+
+/// Bytes at which a thread hands its batch to the epoch.
+pub(crate) fn seal_bytes(shared: &Shared) -> usize {
+    (shared.pages.committed_bytes() / 128).clamp(4 * KIB, 256 * KIB)
+}
+
+/// Ripe bytes worth a lot of their own.
+fn lot_bytes(shared: &Shared) -> usize {
+    (shared.pages.committed_bytes() / 16).clamp(16 * KIB, MIB)
+}
+
+/// What a thread does for reclamation each time it needs a new claim.
+pub(crate) fn before_claim(thread: &ThreadState) {
+    let shared = thread.shared();
+    if shared.orphans.bytes() > 0 {
+        thread.adopt_orphans();
+    }
+    if shared.ripe.bytes() >= lot_bytes(shared) {
+        recycle(thread);
+    }
+}
+
+/// Tries to make holes now, before the arena grows; whether it made any.
+pub(crate) fn push(thread: &ThreadState) -> bool {
+    let shared = thread.shared();
+    thread.seal();
+    // Relaxed: a hint that spares the rest where nothing was ever dropped.
+    if shared.deferred.load(Ordering::Relaxed) > 0 {
+        let pin = thread.local.pin();
+        // An epoch can move twice at most while this thread is pinned once,
+        // and each flush moves it once at most.
+        pin.flush();
+        drop(pin);
+        thread.local.pin().flush();
+    }
+    recycle(thread) > 0
+}
+
+/// See [`ThreadHandle::collect`](crate::ThreadHandle::collect).
+pub(crate) fn collect(thread: &ThreadState) {
+    let shared = thread.shared();
+    thread.adopt_orphans();
+    thread.seal();
+    // A batch ripens within three advances if nobody is pinned; each flush
+    // runs a bounded part of what is ripe, so it goes on while that helps.
+    let mut idle = 0;
+    while idle < 4 {
+        thread.local.pin().flush();
+        idle = if recycle(thread) > 0 { 0 } else { idle + 1 };
+    }
+    let mut trimmed = 0;
+    for number in 0..shared.pages.high_water() {
+        trimmed += shared.pages.trim_page(&shared.region, number, usize::MAX);
+    }
+    stats::add(&thread.tallies().trimmed, trimmed);
+}
+
+/// Turns all ripe batches into holes; returns the bytes of them.
+pub(crate) fn recycle(thread: &ThreadState) -> usize {
+    let shared = thread.shared();
+    let mut lot: Vec<Dead> = Vec::new();
+    for stack in [&*shared.ripe, &shared.waiting] {
+        for batch in stack.take_all() {
+            lot.extend_from_slice(batch.dead());
+        }
+    }
+    if lot.is_empty() {
+        return 0;
+    }
+    // [E2]: after the batches were taken, so every hold on one of them that
+    // was published under a pin is seen.
+    let held = shared.threads.held();
+    let mut waiting = Batch::new();
+    let mut ready: Vec<Span> = Vec::with_capacity(lot.len());
+    for dead in lot {
+        if dead.is_held(&held) {
+            waiting.push(dead);
+        } else {
+            take_off(thread, dead, &mut ready);
+        }
+    }
+    ready.sort_unstable_by_key(|span| span.start);
+    let mut refused = fill(thread, &mut ready);
+    if !ready.is_empty() && shared.region.platform().sync_core().is_err() {
+        stats::add(&thread.tallies().refusals, 1);
+        refused.append(&mut ready);
+    }
+    for span in refused {
+        waiting.push(Dead { span, was: Was::Unit });
+    }
+    if !waiting.is_empty() {
+        shared.waiting.push(waiting);
+    }
+    let recycled = release(thread, &ready);
+    if recycled > 0 {
+        stats::add(&thread.tallies().lots, 1);
+        trim(thread);
+    }
+    recycled
+}
+
+/// Removes what is dead from its pages' marks and counts; adds the granules
+/// that are now nobody's to `ready`.
+fn take_off(thread: &ThreadState, dead: Dead, ready: &mut Vec<Span>) {
+    let pages = &thread.shared().pages;
+    let run = pages.run(dead.span);
+    match dead.was {
+        Was::Unit => {
+            ready.push(dead.span);
+            return;
+        }
+        Was::Abandoned => {}
+        Was::Executor { bytes, .. } => {
+            pages.remove_executor(run);
+            stats::add(&thread.tallies().recycles, 1);
+            stats::add(&thread.tallies().recycled_bytes, bytes);
+        }
+    }
+    thread.shared().units.bury(run, |whole| ready.push(pages.span(whole)));
+}
+
+/// Fills `ready`, sorted by address, with traps; moves out of it what the
+/// system refused to open, and returns that.
+fn fill(thread: &ThreadState, ready: &mut Vec<Span>) -> Vec<Span> {
+    let shared = thread.shared();
+    let (protection, platform) = (shared.region.protection(), shared.region.platform());
+    let coarse = shared.units.are_coarse();
+    let share = |open: Span, next: Span| {
+        if coarse {
+            next.start == open.end()
+        } else {
+            next.start - open.end() <= WINDOW_GAP && next.end() - open.start <= WINDOW_LEN
+        }
+    };
+    let mut refused = Vec::new();
+    let mut filled = Vec::with_capacity(ready.len());
+    let before = protection.open(platform);
+    let mut rest = ready.as_slice();
+    while let Some((first, _)) = rest.split_first() {
+        let mut around = *first;
+        let mut count = 1;
+        while let Some(next) = rest.get(count).filter(|next| share(around, **next)) {
+            around.len = next.end() - around.start;
+            count += 1;
+        }
+        let (group, after) = rest.split_at(count);
+        rest = after;
+        // SAFETY: [W3] the span begins and ends with dead granules in whole
+        // units; where units are coarse all of it is dead.
+        match unsafe { protection.window(platform, around) } {
+            Err(_) => {
+                stats::add(&thread.tallies().refusals, 1);
+                refused.extend_from_slice(group);
+            }
+            Ok(window) => {
+                for span in group {
+                    let to = window.writable_at(span.start);
+                    // SAFETY: [E2] nobody runs it, [B1] nobody else owns it,
+                    // and the window is open.
+                    unsafe { platform.fill_traps(to, span.len) };
+                    // SAFETY: just written through the same window.
+                    unsafe { platform.clean_data_cache(to, span.len) };
+                }
+                // SAFETY: opened above, and not used again.
+                if unsafe { protection.close_window(platform, window) }.is_err() {
+                    stats::add(&thread.tallies().refusals, 1);
+                    thread.unsealed.borrow_mut().push(window);
+                }
+                for span in group {
+                    // SAFETY: executable memory of the region.
+                    unsafe { platform.invalidate_instruction_cache(span.start, span.len) };
+                }
+                filled.extend_from_slice(group);
+            }
+        }
+    }
+    protection.close(platform, before);
+    *ready = filled;
+    refused
+}
+
+/// Makes holes of `ready`, sorted by address; returns the bytes.
+fn release(thread: &ThreadState, ready: &[Span]) -> usize {
+    let pages = &thread.shared().pages;
+    let mut bytes = 0;
+    let mut spans = ready.iter().copied().peekable();
+    while let Some(mut span) = spans.next() {
+        while let Some(next) = spans.next_if(|next| next.start == span.end()) {
+            span.len += next.len;
+        }
+        bytes += span.len;
+        let run = pages.run(span);
+        stats::add(&thread.tallies().released, run.len);
+        pages.release(run);
+    }
+    bytes
+}
+
+/// How much free memory has gone unused of late. Steers policy only.
+#[derive(Debug, Default)]
+pub(crate) struct Surplus {
+    lots: Tally,
+    /// The least free memory after any lot of this round, in bytes.
+    least: Tally,
+}
+
+impl Surplus {
+    /// Notes that `free` bytes were free after a lot; now and then says how
+    /// many of them nobody has needed for a whole round.
+    fn note(&self, free: u64) -> u64 {
+        // Relaxed throughout: a round too long or too short does no harm.
+        let lots = self.lots.fetch_add(1, Ordering::Relaxed);
+        if lots % PATIENCE == 0 {
+            return self.least.swap(free, Ordering::Relaxed).min(free);
+        }
+        self.least.fetch_min(free, Ordering::Relaxed);
+        0
+    }
+}
+
+/// Gives empty code pages back to the system, highest first, as far as free
+/// memory has stayed above the watermark for a whole round of lots.
+fn trim(thread: &ThreadState) {
+    let shared = thread.shared();
+    let committed = shared.pages.committed_bytes();
+    let free = committed.saturating_sub(shared.totals().taken_bytes() as usize);
+    let keep = shared.config.keep_free.max(committed / 16);
+    let excess = (shared.surplus.note(free as u64) as usize).saturating_sub(keep);
+    let mut trimmed = 0;
+    for number in (0..shared.pages.high_water()).rev() {
+        if trimmed >= excess {
+            break;
+        }
+        let page = shared.pages.page(number);
+        // Relaxed: hints; `trim_page` decides granule by granule.
+        let empty = page.live.load(Ordering::Relaxed) == 0
+            && page.resident.load(Ordering::Relaxed) != 0
+            && bitmap::is_clear(page.taken);
+        if empty {
+            trimmed += shared.pages.trim_page(&shared.region, number, usize::MAX);
+        }
+    }
+    stats::add(&thread.tallies().trimmed, trimmed);
+}

@@ -1,0 +1,193 @@
+//! Dead executors on their way to becoming holes.
+//!
+//! Retiring puts an executor into the dropping thread's [`Batch`]; a full
+//! batch is deferred by the epoch, and once its grace period is over lands on
+//! the arena's *ripe* [`Stack`], from which an allocating thread recycles it.
+//! Deferred work runs inside whatever pin happens to collect, so all it does is
+//! that one push, `[D2]`.
+
+use core::ptr::{self, NonNull};
+
+use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
+use crate::units::Span;
+
+/// Executors a batch holds at most.
+pub(crate) const BATCH: usize = 64;
+
+/// Granules that are to become a hole.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dead {
+    /// In the executable view.
+    pub(crate) span: Span,
+    pub(crate) was: Was,
+}
+
+/// What dead granules were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Was {
+    /// An executor, entered here, of so many bytes of code and data.
+    Executor { entry: usize, bytes: usize },
+    /// A reservation that never was published.
+    Abandoned,
+    /// Whole write units, every granule of them dead and accounted for.
+    Unit,
+}
+
+impl Dead {
+    /// Bytes of code and data it had as an executor.
+    pub(crate) fn bytes(&self) -> usize {
+        match self.was {
+            Was::Executor { bytes, .. } => bytes,
+            Was::Abandoned | Was::Unit => 0,
+        }
+    }
+
+    /// Whether one of the sorted entries `held` is its own.
+    pub(crate) fn is_held(&self, held: &[usize]) -> bool {
+        match self.was {
+            Was::Executor { entry, .. } => held.binary_search(&entry).is_ok(),
+            Was::Abandoned | Was::Unit => false,
+        }
+    }
+}
+
+/// Dead executors that ripen together. A node of a [`Stack`].
+pub(crate) struct Batch {
+    next: *mut Batch,
+    dead: Vec<Dead>,
+    bytes: usize,
+}
+
+// SAFETY: a batch is plain data; `next` is used by stacks only, under their
+// atomics.
+unsafe impl Send for Batch {}
+
+impl Batch {
+    pub(crate) fn new() -> Box<Self> {
+        Box::new(Self { next: ptr::null_mut(), dead: Vec::with_capacity(BATCH), bytes: 0 })
+    }
+
+    pub(crate) fn push(&mut self, dead: Dead) {
+        self.bytes += dead.span.len;
+        self.dead.push(dead);
+    }
+
+    pub(crate) fn dead(&self) -> &[Dead] {
+        &self.dead
+    }
+
+    /// Bytes of the granules in it.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.dead.len() >= BATCH
+    }
+
+    /// Moves everything out.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Dead> + '_ {
+        self.bytes = 0;
+        self.dead.drain(..)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.dead.is_empty()
+    }
+}
+
+/// A stack of batches: pushed one by one, taken all at once.
+///
+/// Taking the whole list by one swap rules out the ABA problem of popping
+/// (Treiber, *Systems Programming: Coping with Parallelism*, 1986).
+///
+/// Progress: push is lock-free, taking is wait-free.
+pub(crate) struct Stack {
+    head: AtomicPtr<Batch>,
+    bytes: AtomicUsize,
+}
+
+impl Stack {
+    pub(crate) fn new() -> Self {
+        Self { head: AtomicPtr::new(ptr::null_mut()), bytes: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn push(&self, batch: Box<Batch>) {
+        // Relaxed: decides when to recycle, not what.
+        self.bytes.fetch_add(batch.bytes, Ordering::Relaxed);
+        let node = Box::into_raw(batch);
+        // Relaxed: only compared and stored in `next`.
+        let mut head = self.head.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: `node` came from a box and is ours until it is pushed.
+            unsafe { (*node).next = head };
+            // Release [D2]: pairs with the Acquire in `take_all`: what ended
+            // the grace period is known to who recycles.
+            match self.head.compare_exchange_weak(
+                head,
+                node,
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return,
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// Takes everything pushed so far.
+    pub(crate) fn take_all(&self) -> Batches {
+        // Acquire [D2]: pairs with the Release in `push`.
+        let head = self.head.swap(ptr::null_mut(), Ordering::Acquire);
+        let mut bytes = 0;
+        let mut at = NonNull::new(head);
+        while let Some(node) = at {
+            // SAFETY: the swap made the list ours, and its nodes are boxes.
+            let batch = unsafe { node.as_ref() };
+            bytes += batch.bytes;
+            at = NonNull::new(batch.next);
+        }
+        // Relaxed: as in `push`.
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        Batches { head }
+    }
+
+    /// Bytes waiting here, about.
+    pub(crate) fn bytes(&self) -> usize {
+        // Relaxed: as in `push`. Two's complement: a taker may subtract before
+        // the pusher of a batch it saw has added.
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        if bytes > isize::MAX as usize { 0 } else { bytes }
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        for batch in self.take_all() {
+            drop(batch);
+        }
+    }
+}
+
+/// The batches of a stack, owned. Dropping the rest frees it.
+pub(crate) struct Batches {
+    head: *mut Batch,
+}
+
+impl Iterator for Batches {
+    type Item = Box<Batch>;
+
+    fn next(&mut self) -> Option<Box<Batch>> {
+        let node = NonNull::new(self.head)?;
+        // SAFETY: the list is owned, its nodes are boxes, and this one leaves it.
+        let batch = unsafe { Box::from_raw(node.as_ptr()) };
+        self.head = batch.next;
+        Some(batch)
+    }
+}
+
+impl Drop for Batches {
+    fn drop(&mut self) {
+        self.for_each(drop);
+    }
+}

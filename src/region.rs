@@ -1,0 +1,557 @@
+//! The one reserved address range of an arena: which memory, which protection
+//! strategy, found by trying.
+//!
+//! Strategies are tried in order of preference, each on every kind of memory
+//! that can serve it, until one works; a strategy asked for by name is tried
+//! alone. "Works" is shown, not assumed: the new region is written through a
+//! window, read and *run* through its executable view, filled with traps and
+//! given back, so that a system that allows the mappings but not their use
+//! refuses here, with an errno in the [`Report`], and not at the first install.
+//!
+//! The region hands out nothing: code pages are carved from its span by
+//! [`crate::page`].
+//!
+//! Owns: [R1] the span is mapped from creation to drop, whole system pages,
+//! and both views show the same bytes; [R2] after a refusal nothing that was
+//! made for the attempt remains.
+//!
+//! fork: views are mapped as the system has it (shared memory stays shared in
+//! the child); a contract for children is later work.
+
+use core::fmt;
+use std::sync::Arc;
+
+use crate::platform::{OsError, OsResult, Place, Platform};
+use crate::protect::{
+    DualOpen, DualPkey, DualTransient, MapJit, Mprotect, Protection, SinglePkey, Strategy, Wanted,
+};
+use crate::report::{Attempt, MemoryKind, Outcome, Report};
+use crate::units::{GRANULE, Span};
+
+/// What a region is to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RegionRequest<'a> {
+    /// Name of the memory, seen in /proc/self/maps where the system has names.
+    pub(crate) name: &'a str,
+    /// Bytes of address space; rounded up to whole system pages.
+    pub(crate) reserve: usize,
+    /// Address to lie near, if possible.
+    pub(crate) near: Option<usize>,
+    /// The only strategy to try; by order of preference if `None`.
+    pub(crate) strategy: Option<Strategy>,
+}
+
+/// No region could be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RegionError {
+    /// The reserve is 0, or more than an address space can hold.
+    BadReserve {
+        /// Bytes asked for.
+        reserve: usize,
+        /// `EINVAL` or `ENOMEM`, as mmap(2) would say.
+        error: OsError,
+    },
+    /// Every attempt was refused.
+    Refused {
+        /// Bytes asked for.
+        reserve: usize,
+        /// The strategy that was forced, if one was.
+        forced: Option<Strategy>,
+        /// Each attempt with its errno, in order.
+        attempts: Vec<Attempt>,
+    },
+}
+
+impl fmt::Display for RegionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BadReserve { reserve, error } => {
+                write!(
+                    f,
+                    "cannot reserve {reserve} bytes of code memory ({error}): "
+                )?;
+                f.write_str("choose a size above 0 and below half the address space")
+            }
+            Self::Refused {
+                reserve,
+                forced,
+                attempts,
+            } => {
+                write!(f, "the system gave no code memory of {reserve} bytes")?;
+                for attempt in attempts {
+                    write!(f, "; {attempt}")?;
+                }
+                f.write_str(advice(*forced, attempts))
+            }
+        }
+    }
+}
+
+impl std::error::Error for RegionError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::BadReserve { error, .. } => Some(error),
+            Self::Refused { attempts, .. } => attempts.iter().rev().find_map(|attempt| {
+                let Outcome::Refused(error) = &attempt.outcome else {
+                    return None;
+                };
+                Some(error as _)
+            }),
+        }
+    }
+}
+
+/// What to do about a ladder of refusals.
+fn advice(forced: Option<Strategy>, attempts: &[Attempt]) -> &'static str {
+    let mut errnos = attempts.iter().filter_map(|attempt| match attempt.outcome {
+        // No key, or no such memory on this system: says nothing of the rest.
+        Outcome::Refused(OsError {
+            call: "pkey_alloc" | "mmap(MAP_JIT)",
+            ..
+        }) => None,
+        Outcome::Refused(error) => Some(error.errno),
+        Outcome::Chosen | Outcome::Skipped(_) => None,
+    });
+    if errnos.next().is_some_and(|first| {
+        matches!(first, libc::ENOMEM | libc::EFBIG)
+            && errnos.all(|errno| matches!(errno, libc::ENOMEM | libc::EFBIG))
+    }) {
+        ". Ask for a smaller reserve, or raise the limits on address space and file size"
+    } else if forced.is_some() {
+        ". Leave the choice of a strategy to the library, or allow the call that was refused"
+    } else {
+        ". The system forbids executable memory that was ever written: allow one of the calls above"
+    }
+}
+
+/// A reserved range of code memory with its protection.
+#[derive(Debug)]
+pub(crate) struct Region {
+    platform: Arc<dyn Platform>,
+    protection: Box<dyn Protection>,
+    span: Span,
+}
+
+impl Region {
+    /// Finds memory and a strategy that work here. System calls.
+    ///
+    /// # Errors
+    ///
+    /// All attempts with their errors, if none worked; nothing is left behind.
+    pub(crate) fn create(
+        platform: Arc<dyn Platform>,
+        request: &RegionRequest<'_>,
+    ) -> Result<(Self, Report), RegionError> {
+        let len = whole_pages(request.reserve, platform.system_page())?;
+        let wanted = Wanted {
+            name: request.name,
+            len,
+            place: request.near.map_or(Place::Anywhere, Place::Near),
+        };
+        let sync_core = platform.register_sync_core();
+        let mut attempts = Vec::new();
+        for strategy in order(request.strategy) {
+            let mut no_key = false;
+            for &memory in memories(strategy) {
+                if no_key {
+                    let outcome = Outcome::Skipped("no protection key can be had");
+                    attempts.push(Attempt {
+                        strategy,
+                        memory,
+                        outcome,
+                    });
+                    continue;
+                }
+                match Self::attempt(&platform, strategy, memory, &wanted) {
+                    Ok(region) => {
+                        attempts.push(Attempt {
+                            strategy,
+                            memory,
+                            outcome: Outcome::Chosen,
+                        });
+                        let report = Report {
+                            strategy,
+                            memory,
+                            system_page: platform.system_page(),
+                            reserve: request.reserve,
+                            near: request.near,
+                            span: region.span,
+                            attempts,
+                            sync_core,
+                        };
+                        return Ok((region, report));
+                    }
+                    Err(error) => {
+                        no_key = error.call == "pkey_alloc";
+                        let outcome = Outcome::Refused(error);
+                        attempts.push(Attempt {
+                            strategy,
+                            memory,
+                            outcome,
+                        });
+                    }
+                }
+            }
+        }
+        let (reserve, forced) = (request.reserve, request.strategy);
+        Err(RegionError::Refused {
+            reserve,
+            forced,
+            attempts,
+        })
+    }
+
+    /// One rung of the ladder.
+    fn attempt(
+        platform: &Arc<dyn Platform>,
+        strategy: Strategy,
+        memory: MemoryKind,
+        wanted: &Wanted<'_>,
+    ) -> OsResult<Self> {
+        let (protection, span) = protect(&**platform, strategy, memory, wanted)?;
+        // From here on dropping the region undoes everything.
+        let region = Self {
+            platform: Arc::clone(platform),
+            protection,
+            span,
+        };
+        region.self_check()?;
+        Ok(region)
+    }
+
+    /// Writes a function, runs it, and gives the page back.
+    fn self_check(&self) -> OsResult<()> {
+        let platform = &*self.platform;
+        let stub = platform.return_stub();
+        if stub.is_empty() {
+            return Ok(());
+        }
+        let page = Span::new(self.span.start, platform.system_page());
+        let granule = Span::new(self.span.start, GRANULE);
+        // SAFETY: the first system page of the region, which nobody uses yet.
+        unsafe { self.protection.populate(platform, page) }?;
+        self.write_first_granule(|to| {
+            // SAFETY: a granule of an open window of ours; the stub fits.
+            unsafe { platform.copy_in(to, stub) }
+        })?;
+        let mut word = [0; 8];
+        word[..stub.len()].copy_from_slice(stub);
+        // SAFETY: the region's first word, aligned as the region is.
+        let seen = unsafe { self.protection.load_word(platform, self.span.start) };
+        if seen != u64::from_ne_bytes(word) {
+            // Two views of different memory: no system should, so no call of
+            // its has failed.
+            return Err(OsError {
+                call: "self-check",
+                bytes: GRANULE,
+                errno: libc::EIO,
+            });
+        }
+        // SAFETY: executable, and the function is written and visible.
+        unsafe { platform.call_stub(self.span.start) };
+        self.write_first_granule(|to| {
+            // SAFETY: a granule of an open window of ours.
+            unsafe { platform.fill_traps(to, GRANULE) }
+        })?;
+        debug_assert!(page.contains(granule));
+        // SAFETY: a whole system page that nobody needs.
+        unsafe { self.protection.discard(platform, page) }?;
+        // The address was run, so it is a used one: what was fetched from it
+        // must not outlive its next contents. Where the call is missing, the
+        // report says so, and only this core and the cores this thread moved
+        // across, which serialise as they switch address spaces, ran it.
+        let _ = platform.sync_core();
+        Ok(())
+    }
+
+    /// Has `write` put bytes into the first granule, given its writable
+    /// address, and makes them visible to instruction fetch.
+    fn write_first_granule(&self, write: impl FnOnce(usize)) -> OsResult<()> {
+        let platform = &*self.platform;
+        let granule = Span::new(self.span.start, GRANULE);
+        let rights = self.protection.open(platform);
+        // SAFETY: the region's first granule, which nobody uses yet.
+        let opened = unsafe { self.protection.window(platform, granule) };
+        let closed = opened.and_then(|window| {
+            let to = window.writable_at(granule.start);
+            write(to);
+            // SAFETY: inside the window, through the view just written by.
+            unsafe { platform.clean_data_cache(to, GRANULE) };
+            // SAFETY: our window, not used again.
+            unsafe { self.protection.close_window(platform, window) }
+        });
+        self.protection.close(platform, rights);
+        closed?;
+        // SAFETY: inside the executable view.
+        unsafe { platform.invalidate_instruction_cache(granule.start, GRANULE) };
+        Ok(())
+    }
+
+    /// The machine.
+    pub(crate) fn platform(&self) -> &dyn Platform {
+        &*self.platform
+    }
+
+    /// The strategy, to be called with [`platform`](Self::platform).
+    pub(crate) fn protection(&self) -> &dyn Protection {
+        &*self.protection
+    }
+
+    /// The executable view.
+    pub(crate) fn span(&self) -> Span {
+        self.span
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: whoever drops the region has dropped all that used it.
+        unsafe { self.protection.release(&*self.platform) };
+    }
+}
+
+/// `reserve` rounded up to whole pages, if it can be.
+fn whole_pages(reserve: usize, system_page: usize) -> Result<usize, RegionError> {
+    let refuse = |errno| RegionError::BadReserve {
+        reserve,
+        error: OsError {
+            call: "mmap",
+            bytes: reserve,
+            errno,
+        },
+    };
+    if reserve == 0 {
+        return Err(refuse(libc::EINVAL));
+    }
+    reserve
+        .checked_next_multiple_of(system_page)
+        .filter(|len| isize::try_from(*len).is_ok())
+        .ok_or_else(|| refuse(libc::ENOMEM))
+}
+
+/// The strategies to try, best first.
+fn order(forced: Option<Strategy>) -> Vec<Strategy> {
+    match forced {
+        Some(strategy) => vec![strategy],
+        None => Strategy::ALL
+            .into_iter()
+            .filter(|strategy| strategy.by_default())
+            .collect(),
+    }
+}
+
+/// The memory that can serve a strategy, best first.
+///
+/// A memory file before shared anonymous memory: security modules ask less for
+/// executing a file. Two views need shared memory; one view is better off with
+/// private memory, which a forked child gets a copy of.
+const fn memories(strategy: Strategy) -> &'static [MemoryKind] {
+    match strategy {
+        Strategy::DualPkey | Strategy::DualTransient | Strategy::DualOpen => {
+            &[MemoryKind::Memfd, MemoryKind::SharedAnonymous]
+        }
+        Strategy::SinglePkey | Strategy::Mprotect => &[MemoryKind::Private],
+        Strategy::MapJit => &[MemoryKind::Jit],
+    }
+}
+
+/// Sets one strategy up on one kind of memory.
+fn protect(
+    platform: &dyn Platform,
+    strategy: Strategy,
+    memory: MemoryKind,
+    wanted: &Wanted<'_>,
+) -> OsResult<(Box<dyn Protection>, Span)> {
+    fn boxed<P: Protection + 'static>(
+        (protection, span): (P, Span),
+    ) -> (Box<dyn Protection>, Span) {
+        (Box::new(protection), span)
+    }
+    match strategy {
+        Strategy::DualPkey => DualPkey::create(platform, wanted, memory).map(boxed),
+        Strategy::DualTransient => DualTransient::create(platform, wanted, memory).map(boxed),
+        Strategy::DualOpen => DualOpen::create(platform, wanted, memory).map(boxed),
+        Strategy::SinglePkey => SinglePkey::create(platform, wanted, memory).map(boxed),
+        Strategy::Mprotect => Mprotect::create(platform, wanted, memory).map(boxed),
+        Strategy::MapJit => MapJit::create(platform, wanted, memory).map(boxed),
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::platform::native;
+    use crate::units::{KIB, MIB};
+
+    fn request(strategy: Option<Strategy>) -> RegionRequest<'static> {
+        RegionRequest {
+            name: "region-test",
+            reserve: MIB,
+            near: None,
+            strategy,
+        }
+    }
+
+    #[test]
+    fn r1_the_default_ladder_ends_in_a_strategy_that_keeps_w_xor_x() {
+        let (region, report) = Region::create(native(), &request(None)).unwrap();
+        assert!(
+            report.strategy.never_wx() && report.strategy.by_default(),
+            "{report}"
+        );
+        assert_eq!(region.protection().strategy(), report.strategy);
+        assert_eq!(region.span(), report.span);
+        assert_eq!(report.span.len, MIB);
+        let (last, before) = report.attempts.split_last().unwrap();
+        assert_eq!(last.outcome, Outcome::Chosen, "{report}");
+        assert!(
+            before
+                .iter()
+                .all(|attempt| attempt.outcome != Outcome::Chosen),
+            "{report}"
+        );
+        assert!(
+            !before.iter().any(|attempt| !attempt.strategy.by_default()),
+            "{report}"
+        );
+    }
+
+    #[test]
+    fn a_forced_strategy_is_tried_alone() {
+        for strategy in Strategy::ALL {
+            let attempts = match Region::create(native(), &request(Some(strategy))) {
+                Ok((region, report)) => {
+                    assert_eq!(region.protection().strategy(), strategy);
+                    report.attempts
+                }
+                Err(RegionError::Refused {
+                    forced, attempts, ..
+                }) => {
+                    assert_eq!(forced, Some(strategy));
+                    assert!(attempts.iter().all(|a| a.outcome != Outcome::Chosen));
+                    attempts
+                }
+                Err(error) => panic!("{strategy}: {error}"),
+            };
+            assert!(!attempts.is_empty());
+            assert!(attempts.iter().all(|attempt| attempt.strategy == strategy));
+        }
+    }
+
+    #[test]
+    fn strategies_that_need_nothing_special_work_here() {
+        for strategy in [
+            Strategy::DualTransient,
+            Strategy::DualOpen,
+            Strategy::Mprotect,
+        ] {
+            if let Err(error) = Region::create(native(), &request(Some(strategy))) {
+                panic!("{strategy}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_apple_memory_on_linux() {
+        let error = Region::create(native(), &request(Some(Strategy::MapJit))).unwrap_err();
+        let RegionError::Refused { attempts, .. } = &error else {
+            panic!("{error}")
+        };
+        let refused = OsError {
+            call: "mmap(MAP_JIT)",
+            bytes: MIB,
+            errno: libc::EOPNOTSUPP,
+        };
+        assert_eq!(attempts[0].outcome, Outcome::Refused(refused));
+        assert!(
+            error
+                .to_string()
+                .contains("map-jit on jit: refused: mmap(MAP_JIT)"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_reserve_is_rounded_up_to_whole_pages() {
+        let odd = RegionRequest {
+            reserve: 100 * KIB + 1,
+            ..request(None)
+        };
+        let (region, report) = Region::create(native(), &odd).unwrap();
+        assert_eq!(report.reserve, 100 * KIB + 1);
+        assert!(region.span().len >= report.reserve);
+        assert!(region.span().len - report.reserve < report.system_page);
+        assert_eq!(region.span().start % report.system_page, 0);
+    }
+
+    #[test]
+    fn impossible_reserves_are_typed_errors_with_an_errno() {
+        for (reserve, errno) in [(0, libc::EINVAL), (usize::MAX, libc::ENOMEM)] {
+            let error = Region::create(
+                native(),
+                &RegionRequest {
+                    reserve,
+                    ..request(None)
+                },
+            )
+            .unwrap_err();
+            let RegionError::BadReserve { error: os, .. } = error else {
+                panic!("{error}")
+            };
+            assert_eq!(os.errno, errno);
+        }
+        // Fits the type, but no address space.
+        let reserve = isize::MAX as usize & !(MIB - 1);
+        let error = Region::create(
+            native(),
+            &RegionRequest {
+                reserve,
+                ..request(None)
+            },
+        )
+        .unwrap_err();
+        let RegionError::Refused { attempts, .. } = &error else {
+            panic!("{error}")
+        };
+        assert!(attempts.iter().any(|attempt| {
+            matches!(
+                attempt.outcome,
+                Outcome::Refused(OsError {
+                    errno: libc::ENOMEM,
+                    ..
+                })
+            )
+        }));
+        assert!(
+            error.to_string().contains("Ask for a smaller reserve"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn near_means_within_reach_of_a_call() {
+        let here = whole_pages as fn(usize, usize) -> _ as usize;
+        let near = RegionRequest {
+            near: Some(here),
+            reserve: 64 * MIB,
+            ..request(None)
+        };
+        let (_region, report) = Region::create(native(), &near).unwrap();
+        assert!(report.reach().unwrap() < 2048 * MIB, "{report}");
+    }
+
+    #[test]
+    fn dropping_a_region_unmaps_it() {
+        let (region, report) = Region::create(native(), &request(None)).unwrap();
+        let mapped = |span: Span| {
+            let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+            let start = format!("{:x}-{:x} ", span.start, span.end());
+            maps.lines()
+                .any(|line| line.starts_with(&start) && line.contains("region-test"))
+        };
+        assert!(mapped(report.span) || report.memory != MemoryKind::Memfd);
+        drop(region);
+        assert!(!mapped(report.span));
+    }
+}

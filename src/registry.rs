@@ -1,0 +1,137 @@
+//! The threads of an arena: one record each, for what others must be able to
+//! see of it.
+//!
+//! Records are pushed onto a list and never leave it while the arena lives; a
+//! thread that attaches takes one over that is free. So the list is as long as
+//! the most threads ever attached at once, and walking it needs no protection.
+
+use core::ptr;
+
+use crossbeam_utils::CachePadded;
+
+use crate::reclaim::hold::Holds;
+use crate::stats::{Tallies, Totals};
+use crate::sync::{AtomicPtr, AtomicUsize, Ordering, Tally};
+
+/// What other threads see of an attached thread.
+pub(crate) struct Record {
+    /// The next older record; never changes once pushed.
+    next: *mut CachePadded<Record>,
+    /// 1 while a thread has it.
+    in_use: AtomicUsize,
+    pub(crate) holds: Holds,
+    pub(crate) tallies: Tallies,
+}
+
+// SAFETY: `next` is written before the record is shared and only read after;
+// everything else is atomic.
+unsafe impl Sync for Record {}
+
+/// All records of an arena.
+pub(crate) struct Registry {
+    head: AtomicPtr<CachePadded<Record>>,
+    /// Handles ever made.
+    ids: Tally,
+}
+
+impl Registry {
+    pub(crate) fn new() -> Self {
+        Self { head: AtomicPtr::new(ptr::null_mut()), ids: Tally::new(0) }
+    }
+
+    /// A number no other handle of the arena has.
+    pub(crate) fn next_id(&self) -> u64 {
+        // Relaxed: only distinctness matters.
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn records(&self) -> impl Iterator<Item = &Record> {
+        // Acquire: pairs with the Release of the push in `take`.
+        let mut at = self.head.load(Ordering::Acquire);
+        core::iter::from_fn(move || {
+            // SAFETY: records are freed only with the registry, which `self`
+            // borrows.
+            let record: &Record = unsafe { at.as_ref() }?;
+            at = record.next;
+            Some(record)
+        })
+    }
+
+    /// A record for the calling thread alone. Lock-free.
+    ///
+    /// It stays valid as long as the registry.
+    pub(crate) fn take(&self) -> *const Record {
+        for record in self.records() {
+            // Acquire: pairs with the Release in `give_back`: the last owner's
+            // counts and holds come before ours.
+            if record
+                .in_use
+                .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
+                .is_ok()
+            {
+                return record;
+            }
+        }
+        let new = Box::into_raw(Box::new(CachePadded::new(Record {
+            next: ptr::null_mut(),
+            in_use: AtomicUsize::new(1),
+            holds: Holds::new(),
+            tallies: Tallies::default(),
+        })));
+        // Relaxed: only compared and stored in `next`.
+        let mut head = self.head.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: `new` is ours until it is pushed.
+            unsafe { (*new).next = head };
+            // Release: pairs with the Acquire in `records`.
+            match self.head.compare_exchange_weak(head, new, Ordering::Release, Ordering::Relaxed)
+            {
+                // SAFETY: just allocated, and freed only with the registry.
+                Ok(_) => return unsafe { &**new },
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// Entries held by any thread, sorted.
+    pub(crate) fn held(&self) -> Vec<usize> {
+        let mut held = Vec::new();
+        for record in self.records() {
+            record.holds.collect(&mut held);
+        }
+        held.sort_unstable();
+        held
+    }
+
+    /// Adds up all threads' counts.
+    pub(crate) fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for record in self.records() {
+            totals.add(&record.tallies);
+            // Relaxed: a statistic.
+            totals.stats.attached_threads += record.in_use.load(Ordering::Relaxed) as u64;
+        }
+        totals
+    }
+}
+
+impl Record {
+    /// Frees the record for another thread. By its owner, which holds nothing
+    /// and does not use it again.
+    pub(crate) fn give_back(&self) {
+        // Release: pairs with the Acquire in `take`.
+        self.in_use.store(0, Ordering::Release);
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        // Relaxed: dropping is exclusive.
+        let mut at = self.head.load(Ordering::Relaxed);
+        while !at.is_null() {
+            // SAFETY: pushed as a box, and nobody borrows it any more.
+            let record = unsafe { Box::from_raw(at) };
+            at = record.next;
+        }
+    }
+}
