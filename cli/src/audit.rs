@@ -12,14 +12,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use serde::Serialize;
+use jit_arena::Strategy;
+
+use crate::failure::Check;
 
 /// Pause between two readings: short against any mapping that stays, long
 /// enough that the audit does not compete for the lock on the address space.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// What an audit saw.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default)]
 pub struct Audit {
     /// How often the mappings were read from beginning to end.
     pub readings: u64,
@@ -36,6 +38,33 @@ impl Audit {
     #[must_use]
     pub fn wx_mappings_seen(&self) -> Option<usize> {
         self.not_run.is_none().then_some(self.wx.len())
+    }
+
+    /// The verdict in a few words.
+    #[must_use]
+    pub fn describe(&self, strategy: Strategy) -> String {
+        if let Some(why) = &self.not_run {
+            format!("not run: {why}")
+        } else if strategy.never_wx() {
+            format!("{} mappings writable and executable", self.wx.len())
+        } else {
+            format!("not run against {strategy}, which has such mappings by design: {} seen", self.wx.len())
+        }
+    }
+
+    /// Checks that no mapping was writable and executable, where the strategy
+    /// promises it.
+    ///
+    /// # Errors
+    ///
+    /// There was one.
+    pub fn check(&self, strategy: Strategy) -> Result<(), Check> {
+        match self.wx.values().next() {
+            Some(first) if strategy.never_wx() => {
+                Err(Check::WritableAndExecutable { count: self.wx.len(), first: first.clone() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Adds what another audit saw.

@@ -16,13 +16,13 @@ mod worker;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use jit_arena::units::MIB;
 use jit_arena::{Arena, Strategy};
 
 pub use measure::Latencies;
 use measure::Measures;
 use plan::Plan;
 pub use report::ReplayReport;
+pub(crate) use report::strategy_name;
 use worker::{Shared, Worker};
 
 use crate::audit::Auditor;
@@ -64,6 +64,9 @@ pub struct ReplayOptions {
     /// For tests of the checks.
     pub sabotage: Option<Sabotage>,
 }
+
+/// 1,024 KiB, in bytes.
+const MIB: u64 = 1 << 20;
 
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(50);
@@ -115,9 +118,7 @@ fn audited(
     settle::count("executors never dropped", rest.len() as u64, stats.live_executors)?;
     let kept = if options.sabotage == Some(Sabotage::Leak) { rest.pop() } else { None };
     drop(rest);
-    if let Some(failure) = shared.into_failure() {
-        return Err(failure);
-    }
+    drop(shared);
     let last = settle::settle(&arena, installs)?;
     drop(kept);
     Ok(ReplayReport::new(trace, options, &arena, &measures, peak_live, &last, wall))
@@ -161,9 +162,9 @@ fn work(
 /// An arena with room for the trace: three times what lives at once covers
 /// what is retired and not yet reusable.
 fn build(trace: &Trace, strategy: Option<Strategy>) -> Result<Arena, Failure> {
-    const LEAST: u64 = 64 * MIB as u64;
-    const MOST: u64 = 2048 * MIB as u64;
-    let reserve = (3 * trace.peak_live()).next_multiple_of(MIB as u64) + LEAST;
+    const LEAST: u64 = 64 * MIB;
+    const MOST: u64 = 2048 * MIB;
+    let reserve = (3 * trace.peak_live()).next_multiple_of(MIB) + LEAST;
     let mut builder = Arena::builder().reserve(reserve.min(MOST) as usize);
     if let Some(strategy) = strategy {
         builder = builder.strategy(strategy);

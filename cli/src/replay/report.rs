@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use jit_arena::{Arena, Stats};
-use serde::Serialize;
+use jit_arena::{Arena, Stats, Strategy};
+use serde::{Serialize, Serializer};
 
 use super::measure::Measures;
 use super::plan::stock_over_live;
@@ -11,7 +11,6 @@ use super::{ReplayOptions, Speed};
 use crate::audit::Audit;
 use crate::failure::Check;
 use crate::trace::Trace;
-use crate::verdict;
 
 /// What a replay measured. The fields are the keys of its JSON object; bytes in
 /// names end in `_bytes`, nanoseconds in `_ns`, and a ratio `a_over_b` divides
@@ -22,7 +21,8 @@ pub struct ReplayReport {
     /// Name of the trace.
     pub trace: String,
     /// The protection strategy that was used.
-    pub strategy: &'static str,
+    #[serde(serialize_with = "strategy_name")]
+    pub strategy: Strategy,
     /// Threads the events were spread over.
     pub threads: usize,
     /// How fast it was replayed.
@@ -92,6 +92,11 @@ pub struct ReplayReport {
     audit: Audit,
 }
 
+/// Serialises a strategy by its name.
+pub(crate) fn strategy_name<S: Serializer>(strategy: &Strategy, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(strategy.name())
+}
+
 impl ReplayReport {
     pub(super) fn new(
         trace: &Trace,
@@ -108,7 +113,7 @@ impl ReplayReport {
         Self {
             kind: "replay",
             trace: trace.name.clone(),
-            strategy: arena.report().strategy().name(),
+            strategy: arena.report().strategy,
             threads: options.threads,
             speed: match options.speed {
                 Speed::Max => "max",
@@ -148,7 +153,7 @@ impl ReplayReport {
 
     pub(super) fn set_audit(&mut self, audit: Audit) {
         self.wx_mappings_seen = audit.wx_mappings_seen();
-        self.wx_audit = verdict::describe(&audit, self.strategy);
+        self.wx_audit = audit.describe(self.strategy);
         self.wx_readings = audit.readings;
         self.audit = audit;
     }
@@ -166,6 +171,6 @@ impl ReplayReport {
     /// A mapping was writable and executable, and the strategy promises that
     /// none ever is.
     pub fn check(&self) -> Result<(), Check> {
-        verdict::check(&self.audit, self.strategy)
+        self.audit.check(self.strategy)
     }
 }

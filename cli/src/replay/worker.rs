@@ -95,8 +95,8 @@ impl<'r> Shared<'r> {
     }
 
     /// What the replay failed with.
-    pub(super) fn into_failure(self) -> Option<Failure> {
-        self.failure.into_inner().unwrap_or_else(|e| e.into_inner())
+    pub(super) fn take_failure(&self) -> Option<Failure> {
+        self.failure.lock().unwrap_or_else(|e| e.into_inner()).take()
     }
 
     fn stopped(&self) -> bool {
@@ -405,7 +405,7 @@ fn install(
     written.map_err(|e| InstallFailed::at("writing", e))?;
     let executor = handle
         .publish(reservation)
-        .map_err(|e| InstallFailed::at("publishing", e.to_string()))?;
+        .map_err(|e| InstallFailed::at("publishing", format!("{e}: {:?}", e.kind)))?;
     slot.install(executor).map_err(|e| InstallFailed::at("putting into its slot", e.to_string()))
 }
 

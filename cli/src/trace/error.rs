@@ -2,7 +2,7 @@
 
 use std::io;
 
-use jit_arena::units::MAX_EXECUTOR;
+use jit_arena::MAX_EXECUTOR;
 
 /// Why a trace cannot be replayed.
 #[derive(Debug, thiserror::Error)]

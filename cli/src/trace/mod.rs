@@ -19,7 +19,7 @@ use std::path::Path;
 
 use csv::{ByteRecord, ReaderBuilder, Terminator};
 use flate2::read::MultiGzDecoder;
-use jit_arena::units::MAX_EXECUTOR;
+use jit_arena::MAX_EXECUTOR;
 
 mod error;
 
