@@ -238,10 +238,6 @@ impl Arena {
         Ok(Self { shared: ArenaRef(NonNull::from(Box::leak(shared))) })
     }
 
-    pub(crate) fn shared(&self) -> &ArenaRef {
-        &self.shared
-    }
-
     /// Attaches the calling thread: gives it what it needs to install and run
     /// code. Lock-free; allocates.
     ///

@@ -105,7 +105,7 @@ impl ThreadState {
         recycle::before_claim(self);
 
         let want = self.next_appetite(need);
-        let near = if near == 0 { 0 } else { shared.pages.granule(near) };
+        let near = shared.pages.number_at(near);
         let mut run = shared.pages.claim(need, want, near);
         let grows = |run: Option<Run>| run.is_none_or(|run| !shared.pages.is_committed(run));
         if grows(run) && recycle::push(self) {

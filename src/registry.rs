@@ -7,16 +7,16 @@
 
 use core::ptr;
 
-use crossbeam_utils::CachePadded;
-
 use crate::reclaim::hold::Holds;
 use crate::stats::{Tallies, Totals};
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering, Tally};
 
-/// What other threads see of an attached thread.
+/// What other threads see of an attached thread. On cache lines of its own (two:
+/// processors fetch them in pairs).
+#[repr(align(128))]
 pub(crate) struct Record {
     /// The next older record; never changes once pushed.
-    next: *mut CachePadded<Record>,
+    next: *mut Record,
     /// 1 while a thread has it.
     in_use: AtomicUsize,
     pub(crate) holds: Holds,
@@ -29,7 +29,7 @@ unsafe impl Sync for Record {}
 
 /// All records of an arena.
 pub(crate) struct Registry {
-    head: AtomicPtr<CachePadded<Record>>,
+    head: AtomicPtr<Record>,
     /// Handles ever made.
     ids: Tally,
 }
@@ -72,12 +72,12 @@ impl Registry {
                 return record;
             }
         }
-        let new = Box::into_raw(Box::new(CachePadded::new(Record {
+        let new = Box::into_raw(Box::new(Record {
             next: ptr::null_mut(),
             in_use: AtomicUsize::new(1),
             holds: Holds::new(),
             tallies: Tallies::default(),
-        })));
+        }));
         // Relaxed: only compared and stored in `next`.
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
@@ -87,7 +87,7 @@ impl Registry {
             match self.head.compare_exchange_weak(head, new, Ordering::Release, Ordering::Relaxed)
             {
                 // SAFETY: just allocated, and freed only with the registry.
-                Ok(_) => return unsafe { &**new },
+                Ok(_) => return unsafe { &*new },
                 Err(now) => head = now,
             }
         }

@@ -15,7 +15,7 @@ use core::ptr::{self, NonNull};
 use crate::arena::{ArenaRef, Shared, drop_refs};
 use crate::claim::Claim;
 use crate::error::{
-    AttachError, InstallError, PublishError, PublishErrorKind, ReserveError, WriteError,
+    AttachError, InstallError, PublishError, PublishErrorKind, ReserveError,
 };
 use crate::executor::Executor;
 use crate::guard::Guard;
@@ -224,14 +224,6 @@ impl ThreadState {
         pin.flush();
     }
 
-    /// Whether it has retired something that no batch was deferred with yet.
-    pub(crate) fn has_batch(&self) -> bool {
-        let batch = self.batch.take();
-        let some = batch.as_ref().is_some_and(|batch| !batch.is_empty());
-        self.batch.set(batch);
-        some
-    }
-
     /// Begins the grace period of what threads without a handle dropped.
     pub(crate) fn adopt_orphans(&self) {
         for batch in self.shared().orphans.take_all() {
@@ -346,10 +338,6 @@ impl ThreadHandle {
         // Where thread-locals are gone, drops on this thread are orphaned.
         let _ = ATTACHED.try_with(|newest| state.next.set(newest.replace(&raw const *state)));
         Ok(Self { state, _not_send: PhantomData })
-    }
-
-    pub(crate) fn state(&self) -> &ThreadState {
-        &self.state
     }
 
     /// Reserves place for an executor; its address is known from now on.

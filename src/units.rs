@@ -5,9 +5,9 @@
 //! (see [`crate::protect`]).
 
 /// 1,024 bytes.
-pub const KIB: usize = 1024;
+pub(crate) const KIB: usize = 1024;
 /// 1,024 KiB.
-pub const MIB: usize = 1024 * KIB;
+pub(crate) const MIB: usize = 1024 * KIB;
 
 /// Unit of placement, in bytes. One bit in a code page's bitmaps.
 ///

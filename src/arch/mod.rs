@@ -18,6 +18,12 @@ pub(crate) use x86_64::*;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("jit-arena knows the caches and trap instructions of x86-64 and aarch64 only");
 
+/// [`TRAP`] twice: what a word of filled memory reads as.
+pub(crate) const TRAP_WORD: u64 = {
+    let trap = u32::from_ne_bytes(TRAP) as u64;
+    trap << 32 | trap
+};
+
 /// Copies `bytes` to `to`.
 ///
 /// # Safety

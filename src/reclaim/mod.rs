@@ -16,6 +16,10 @@
 //!   It is for model checking: it reaches every reuse that any legal scheme
 //!   can reach, in a fraction of the states.
 
+pub(crate) mod hold;
+pub(crate) mod recycle;
+pub(crate) mod retire;
+
 #[cfg(any(test, jit_arena_eager))]
 pub(crate) mod eager;
 #[cfg(any(test, not(jit_arena_eager)))]

@@ -85,12 +85,6 @@ impl Batch {
         self.dead.len() >= BATCH
     }
 
-    /// Moves everything out.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Dead> + '_ {
-        self.bytes = 0;
-        self.dead.drain(..)
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.dead.is_empty()
     }
