@@ -21,9 +21,11 @@ use crate::stress;
 Exit status: 0 if every check held, 1 if one did not, 2 if the request cannot be carried out
 (usage, unreadable trace, a strategy this machine does not have).")]
 pub struct CommandLine {
+    /// What all commands take.
     #[command(flatten)]
     pub common: Common,
 
+    /// What to do; the main job if nothing is said.
     #[command(subcommand)]
     pub command: Option<Command>,
 }

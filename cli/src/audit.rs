@@ -48,7 +48,10 @@ impl Audit {
         } else if strategy.never_wx() {
             format!("{} mappings writable and executable", self.wx.len())
         } else {
-            format!("not run against {strategy}, which has such mappings by design: {} seen", self.wx.len())
+            format!(
+                "not run against {strategy}, which has such mappings by design: {} seen",
+                self.wx.len()
+            )
         }
     }
 
@@ -120,22 +123,20 @@ impl Auditor {
         }
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
-        let thread = thread::Builder::new()
-            .name("auditor".to_owned())
-            .spawn(move || {
-                while audit.not_run.is_none() {
-                    // Relaxed: only says when to stop; join orders the rest.
-                    let last = told.load(Ordering::Relaxed);
-                    if let Err(e) = audit.read() {
-                        audit.not_run = Some(format!("/proc/self/maps: {e}"));
-                    }
-                    if last {
-                        break;
-                    }
-                    thread::park_timeout(PAUSE);
+        let thread = thread::Builder::new().name("auditor".to_owned()).spawn(move || {
+            while audit.not_run.is_none() {
+                // Relaxed: only says when to stop; join orders the rest.
+                let last = told.load(Ordering::Relaxed);
+                if let Err(e) = audit.read() {
+                    audit.not_run = Some(format!("/proc/self/maps: {e}"));
                 }
-                audit
-            })?;
+                if last {
+                    break;
+                }
+                thread::park_timeout(PAUSE);
+            }
+            audit
+        })?;
         Ok(Self { stop, thread })
     }
 

@@ -5,20 +5,11 @@ use crate::trace::{Trace, TraceError};
 
 /// Name and gzip bytes of each bundled trace, smallest first.
 const TRACES: [(&str, &[u8]); 5] = [
-    (
-        "bm_richards",
-        include_bytes!("../../traces/bm_richards.csv.gz"),
-    ),
+    ("bm_richards", include_bytes!("../../traces/bm_richards.csv.gz")),
     ("bm_sympy", include_bytes!("../../traces/bm_sympy.csv.gz")),
-    (
-        "w_reload_nl",
-        include_bytes!("../../traces/w_reload_nl.csv.gz"),
-    ),
+    ("w_reload_nl", include_bytes!("../../traces/w_reload_nl.csv.gz")),
     ("t_lib", include_bytes!("../../traces/t_lib.csv.gz")),
-    (
-        "w_threads_nl",
-        include_bytes!("../../traces/w_threads_nl.csv.gz"),
-    ),
+    ("w_threads_nl", include_bytes!("../../traces/w_threads_nl.csv.gz")),
 ];
 
 /// The names of the bundled traces, smallest first.

@@ -81,7 +81,11 @@ impl Bytes {
     ///
     /// The executor at `entry` is as long as the code and data made last, with
     /// no gap between them.
-    pub unsafe fn compare(&self, entry: Entry<'_>, what: impl FnOnce() -> String) -> Result<(), Check> {
+    pub unsafe fn compare(
+        &self,
+        entry: Entry<'_>,
+        what: impl FnOnce() -> String,
+    ) -> Result<(), Check> {
         let at = entry.addr() as *const u8;
         // SAFETY: an executor of this length lies there, readable to all; it
         // stays as it is while the entry's guard lives.

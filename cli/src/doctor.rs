@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fmt::Write;
 use std::thread;
 
-use jit_arena::{Arena, Strategy};
+use jit_arena::{Arena, BuildError, RegionError, Strategy};
 use serde::Serialize;
 
 use crate::check::{self, Bytes};
@@ -128,9 +128,21 @@ fn offer(strategy: Strategy) -> Offer {
     Offer {
         name: strategy.name(),
         works: tried.is_ok(),
-        why_not: tried.err().map(|e| chain(e.as_ref())),
+        why_not: tried.err().map(|e| why_not(e.as_ref())),
         by_default: strategy.by_default(),
         never_writable_and_executable: strategy.never_wx(),
+    }
+}
+
+/// What was refused, if that is what failed; the whole error if it is something
+/// else.
+fn why_not(error: &(dyn Error + Send + Sync + 'static)) -> String {
+    match error.downcast_ref() {
+        Some(BuildError::Region(RegionError::Refused { attempts, .. })) => {
+            let refused = attempts.iter().map(|a| format!("{} ({} memory)", a.outcome, a.memory));
+            refused.collect::<Vec<_>>().join("; ")
+        }
+        _ => chain(error),
     }
 }
 
@@ -181,7 +193,7 @@ impl DoctorReport {
             .attempts
             .iter()
             .filter(|attempt| attempt.strategy == strategy.name())
-            .map(|attempt| format!("{} on {}", attempt.outcome, attempt.memory))
+            .map(|attempt| format!("{} ({} memory)", attempt.outcome, attempt.memory))
             .collect();
         (!outcomes.is_empty()).then(|| (strategy.name(), outcomes.join("; ")))
     }

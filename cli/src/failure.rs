@@ -4,9 +4,7 @@ use std::error::Error;
 use std::io;
 use std::process::ExitCode;
 
-use jit_arena::{
-    AttachError, BuildError, PublishErrorKind, ReserveError, SlotError, VerifyError, WriteError,
-};
+use jit_arena::{BuildError, VerifyError};
 
 use crate::trace::TraceError;
 
@@ -143,7 +141,7 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     while let Some(cause) = source {
         let cause_text = cause.to_string();
         // Some errors print what is behind them themselves.
-        if !text.ends_with(&cause_text) {
+        if !text.contains(&cause_text) {
             text.push_str(": ");
             text.push_str(&cause_text);
         }

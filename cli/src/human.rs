@@ -17,7 +17,15 @@ pub fn count(n: u64) -> String {
 /// A number of bytes in the largest unit that leaves something before the point.
 #[must_use]
 pub fn bytes(n: u64) -> String {
-    scaled(n as f64, &[(1.0, "bytes"), (1024.0, "KiB"), (1024.0 * 1024.0, "MiB"), (1024.0 * 1024.0 * 1024.0, "GiB")])
+    scaled(
+        n as f64,
+        &[
+            (1.0, "bytes"),
+            (1024.0, "KiB"),
+            (1024.0 * 1024.0, "MiB"),
+            (1024.0 * 1024.0 * 1024.0, "GiB"),
+        ],
+    )
 }
 
 /// A duration given in nanoseconds.
@@ -47,7 +55,10 @@ mod tests {
     #[test]
     fn figures_read_well() {
         assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!([0, 1023, 1536, 32 << 20].map(bytes), ["0 bytes", "1023 bytes", "1.5 KiB", "32.0 MiB"]);
+        assert_eq!(
+            [0, 1023, 1536, 32 << 20].map(bytes),
+            ["0 bytes", "1023 bytes", "1.5 KiB", "32.0 MiB"]
+        );
         assert_eq!(
             [0, 999, 1499, 99_960, 123_456_789, 5_000_000_000].map(duration),
             ["0 ns", "999 ns", "1.5 µs", "100 µs", "123 ms", "5.0 s"]

@@ -45,12 +45,8 @@ fn main_job(common: Common, output: Output) -> Result<(), Failure> {
     output.text(&machine.summary())?;
     output.text("")?;
 
-    let options = ReplayOptions {
-        threads: 1,
-        strategy: common.strategy,
-        speed: Speed::Max,
-        sabotage: None,
-    };
+    let options =
+        ReplayOptions { threads: 1, strategy: common.strategy, speed: Speed::Max, sabotage: None };
     let mut replays = Vec::new();
     for name in bundled::names() {
         let trace = open(name)?;

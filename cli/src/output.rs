@@ -93,7 +93,11 @@ impl Progress {
             Some(bar) => bar.set_position(done.min(self.total)),
             None if self.told.elapsed() >= PLAIN_EVERY => {
                 self.told = Instant::now();
-                plain(&format!("{}: {} %", self.what, 100 * done.min(self.total) / self.total.max(1)));
+                plain(&format!(
+                    "{}: {} %",
+                    self.what,
+                    100 * done.min(self.total) / self.total.max(1)
+                ));
             }
             None => {}
         }

@@ -39,30 +39,18 @@ fn sum(smaps: &str, span: std::ops::Range<usize>) -> u64 {
     let mut mappings = Vec::<Mapping<'_>>::new();
     for line in smaps.lines() {
         if let Some((addr, object)) = header(line) {
-            mappings.push(Mapping {
-                in_span: span.contains(&addr),
-                object,
-                pss_kib: 0,
-            });
+            mappings.push(Mapping { in_span: span.contains(&addr), object, pss_kib: 0 });
         } else if let Some(mapping) = mappings.last_mut()
-            && let Some(kib) = line
-                .strip_prefix("Pss:")
-                .and_then(|rest| rest.trim().strip_suffix(" kB"))
+            && let Some(kib) =
+                line.strip_prefix("Pss:").and_then(|rest| rest.trim().strip_suffix(" kB"))
         {
             mapping.pss_kib = kib.trim().parse().unwrap_or(0);
         }
     }
-    let objects: Vec<_> = mappings
-        .iter()
-        .filter(|m| m.in_span && m.object.1 != "0")
-        .map(|m| m.object)
-        .collect();
+    let objects: Vec<_> =
+        mappings.iter().filter(|m| m.in_span && m.object.1 != "0").map(|m| m.object).collect();
     let of_region = |m: &&Mapping<'_>| m.in_span || objects.contains(&m.object);
-    mappings
-        .iter()
-        .filter(of_region)
-        .map(|m| m.pss_kib * 1024)
-        .sum()
+    mappings.iter().filter(of_region).map(|m| m.pss_kib * 1024).sum()
 }
 
 /// First address, device and inode of a mapping's first line: `start-end
@@ -117,7 +105,7 @@ Pss:                1000 kB
         let touch = |view: *mut libc::c_void, pages: std::ops::Range<usize>| {
             for at in pages {
                 // SAFETY: inside the mapping, which is writable.
-                unsafe { view.cast::<u8>().add(at * 4096).write_volatile(1) };
+                unsafe { view.cast::<u8>().wrapping_add(at * 4096).write_volatile(1) };
             }
         };
         touch(first, 0..5);

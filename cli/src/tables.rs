@@ -8,7 +8,7 @@ use crate::stress::StressReport;
 
 fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_BORDERS_ONLY);
+    table.load_style(presets::UTF8_BORDERS_ONLY);
     table.set_header(header.iter().enumerate().map(|(at, text)| cell(at, text)));
     for row in rows {
         table.add_row(row.iter().enumerate().map(|(at, text)| cell(at, text)));

@@ -23,9 +23,7 @@ impl Loaded {
         buffer.set_len(len);
         buffer[..code.len()].copy_from_slice(&code);
         buffer[code.len() + gap..].copy_from_slice(&data);
-        Self {
-            buffer: buffer.make_exec().expect("executable memory"),
-        }
+        Self { buffer: buffer.make_exec().expect("executable memory") }
     }
 
     /// What the function returns and writes.
@@ -40,10 +38,7 @@ impl Loaded {
 }
 
 fn program(seed: u64, code: u32, data: u32) -> Program {
-    Program {
-        seed,
-        shape: Shape { code, data },
-    }
+    Program { seed, shape: Shape { code, data } }
 }
 
 #[test]
@@ -71,11 +66,7 @@ fn every_size_answers_as_computed() {
             }
         }
     }
-    assert!(
-        [Tier::Returns, Tier::Mixes, Tier::Full]
-            .iter()
-            .all(|tier| seen.contains(tier))
-    );
+    assert!([Tier::Returns, Tier::Mixes, Tier::Full].iter().all(|tier| seen.contains(tier)));
 }
 
 #[test]
@@ -83,19 +74,9 @@ fn every_start_up_stub_of_a_trace_checks_itself() {
     // The smallest code in the bundled traces: no executor of theirs may be
     // called without telling anything.
     for name in jit_arena_cli::bundled::names() {
-        let trace = jit_arena_cli::bundled::open(name)
-            .expect("bundled")
-            .expect("readable");
+        let trace = jit_arena_cli::bundled::open(name).expect("bundled").expect("readable");
         for shape in &trace.executors {
-            assert_eq!(
-                Program {
-                    seed: 1,
-                    shape: *shape
-                }
-                .tier(),
-                Tier::Full,
-                "{name}: {shape:?}"
-            );
+            assert_eq!(Program { seed: 1, shape: *shape }.tier(), Tier::Full, "{name}: {shape:?}");
         }
     }
 }
@@ -119,11 +100,7 @@ fn a_changed_data_word_changes_the_answer() {
             let end = (granule + 64).min(data.len());
             data[granule..end].fill(0xaa);
         });
-        assert_ne!(
-            Some(loaded.call(5).0),
-            program.answer(5),
-            "granule {granule}"
-        );
+        assert_ne!(Some(loaded.call(5).0), program.answer(5), "granule {granule}");
     }
     let moved = Loaded::new(&program, 0, |_, data| data.rotate_left(1));
     assert_ne!(Some(moved.call(5).0), program.answer(5));
@@ -148,8 +125,5 @@ fn an_immediate_out_of_date_changes_the_answer() {
         assert_eq!(right, !differs, "granule at {granule}");
         told += usize::from(!right);
     }
-    assert!(
-        told >= 31,
-        "only the last granule, which reads the data, is the same in all: {told}"
-    );
+    assert!(told >= 31, "only the last granule, which reads the data, is the same in all: {told}");
 }

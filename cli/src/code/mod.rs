@@ -147,16 +147,11 @@ impl Step {
     fn next(words: &mut Words) -> Self {
         let addend = words.next_word();
         // Any bits would do: the addend is in the instructions beside them.
-        Self {
-            addend,
-            rotation: (addend % 63) as u8 + 1,
-        }
+        Self { addend, rotation: (addend % 63) as u8 + 1 }
     }
 
     fn apply(self, value: u64) -> u64 {
-        value
-            .wrapping_add(self.addend)
-            .rotate_left(u32::from(self.rotation))
+        value.wrapping_add(self.addend).rotate_left(u32::from(self.rotation))
     }
 }
 
@@ -178,10 +173,7 @@ impl Words {
     /// The sequence of this seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self {
-            start: Self::mix(seed),
-            next: 0,
-        }
+        Self { start: Self::mix(seed), next: 0 }
     }
 
     /// The next word.
@@ -191,10 +183,7 @@ impl Words {
     }
 
     fn word(&self, index: u64) -> u64 {
-        Self::mix(
-            self.start
-                .wrapping_add((index + 1).wrapping_mul(Self::STRIDE)),
-        )
+        Self::mix(self.start.wrapping_add((index + 1).wrapping_mul(Self::STRIDE)))
     }
 
     /// The word at byte `offset`, a multiple of 8.
@@ -208,11 +197,7 @@ impl Words {
         let index = offset as u64 / 8;
         let shift = 8 * (offset as u32 % 8);
         let low = self.word(index) >> shift;
-        if shift == 0 {
-            low
-        } else {
-            low | self.word(index + 1) << (64 - shift)
-        }
+        if shift == 0 { low } else { low | self.word(index + 1) << (64 - shift) }
     }
 
     const fn mix(word: u64) -> u64 {
@@ -233,10 +218,7 @@ mod tests {
         let mut code = Vec::new();
         for len in 1..300 {
             for data in [0, 100] {
-                let program = Program {
-                    seed: 3,
-                    shape: Shape { code: len, data },
-                };
+                let program = Program { seed: 3, shape: Shape { code: len, data } };
                 let len = len as usize;
                 code.clear();
                 x86_64::emit(&program, 7, &mut code);
@@ -246,10 +228,7 @@ mod tests {
                 aarch64::emit(&program, 7, &mut code);
                 assert_eq!(code.len(), len);
                 if aarch64::tier(len) != Tier::Nothing {
-                    assert_eq!(
-                        code[len / 4 * 4 - 4..len / 4 * 4],
-                        0xd65f_03c0_u32.to_le_bytes()
-                    );
+                    assert_eq!(code[len / 4 * 4 - 4..len / 4 * 4], 0xd65f_03c0_u32.to_le_bytes());
                 }
                 if aarch64::tier(len) == Tier::Full {
                     assert!(
@@ -269,11 +248,7 @@ mod tests {
         let bytes: Vec<u8> = (0..3).flat_map(|i| words.word(i).to_le_bytes()).collect();
         for offset in 0..16 {
             let word: [u8; 8] = bytes[offset..offset + 8].try_into().expect("eight bytes");
-            assert_eq!(
-                words.straddling(offset),
-                u64::from_le_bytes(word),
-                "at {offset}"
-            );
+            assert_eq!(words.straddling(offset), u64::from_le_bytes(word), "at {offset}");
         }
     }
 }

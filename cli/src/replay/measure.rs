@@ -134,7 +134,10 @@ mod tests {
         let mut other = Held::default();
         other.count(10, 1000, 4000, 0);
         held.add(&other);
-        assert!((held.committed_over_live() - (18_000.0 + 40_000.0) / (9_000.0 + 10_000.0)).abs() < 1e-12);
+        assert!(
+            (held.committed_over_live() - (18_000.0 + 40_000.0) / (9_000.0 + 10_000.0)).abs()
+                < 1e-12
+        );
         assert!((held.retired_over_live() - 900.0 / 19_000.0).abs() < 1e-12);
         held.count_resident(5, 10, 30);
         assert!((held.resident_over_live() - 3.0).abs() < 1e-12);

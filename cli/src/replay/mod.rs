@@ -83,8 +83,8 @@ pub fn run(
     options: ReplayOptions,
     progress: &mut dyn FnMut(usize),
 ) -> Result<ReplayReport, Failure> {
-    let auditor = Auditor::start()
-        .map_err(|source| Failure::System { what: "start the auditor", source })?;
+    let auditor =
+        Auditor::start().map_err(|source| Failure::System { what: "start the auditor", source })?;
     let outcome = audited(trace, options, progress);
     let audit = auditor.finish();
     let mut report = outcome?;

@@ -142,7 +142,8 @@ mod tests {
 
     fn trace(times: &[u64]) -> Trace {
         let executors = vec![Shape { code: 100, data: 0 }; times.len()];
-        let events = (0..).zip(times).map(|(executor, t_ns)| Event { t_ns: *t_ns, executor, op: Op::Alloc });
+        let events =
+            (0..).zip(times).map(|(executor, t_ns)| Event { t_ns: *t_ns, executor, op: Op::Alloc });
         Trace { name: "t".to_owned(), events: events.collect(), executors, recorded_threads: 1 }
     }
 
@@ -182,7 +183,9 @@ mod tests {
 
     #[test]
     fn resident_samples_stand_for_all_of_the_time() {
-        for trace in bundled::names().map(|name| bundled::open(name).expect("bundled").expect("readable")) {
+        for trace in
+            bundled::names().map(|name| bundled::open(name).expect("bundled").expect("readable"))
+        {
             let plan = Plan::new(&trace, 1);
             assert_eq!(plan.weight.iter().sum::<u64>(), trace.duration_ns());
             assert_eq!(plan.resident_weight.iter().sum::<u64>(), trace.duration_ns());

@@ -242,10 +242,12 @@ impl<'r> Worker<'r> {
         self.measures.in_arena += took;
         let live = shared.live.fetch_add(program.shape.bytes(), Ordering::Relaxed);
         shared.peak_live.fetch_max(live + program.shape.bytes(), Ordering::Relaxed);
-        // Release: pairs with the Acquire of the thread that frees it.
-        shared.born[executor as usize].store(LIVE, Ordering::Release);
         self.seen = self.seen.max(executor + 1);
-        self.verify(executor)
+        self.verify(executor)?;
+        // Release: pairs with the Acquire of the thread that frees it, which
+        // it may do from here on.
+        shared.born[executor as usize].store(LIVE, Ordering::Release);
+        Ok(())
     }
 
     fn drop_executor(&mut self, executor: u32) -> Result<(), Ended> {

@@ -77,8 +77,8 @@ pub fn run(
     options: StressOptions,
     progress: &mut dyn FnMut(Duration),
 ) -> Result<StressReport, Failure> {
-    let auditor = Auditor::start()
-        .map_err(|source| Failure::System { what: "start the auditor", source })?;
+    let auditor =
+        Auditor::start().map_err(|source| Failure::System { what: "start the auditor", source })?;
     let outcome = audited(options, progress);
     let audit = auditor.finish();
     let mut report = outcome?;

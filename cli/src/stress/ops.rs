@@ -147,7 +147,8 @@ impl Iterator for Ops {
             800..805 => Op::Park { asleep: self.asleep() },
             805..807 => Op::Oversleep { asleep: self.asleep() },
             807..837 => {
-                let programs = [slot, slot + 1, slot + 2].map(|slot| self.program(Some(slot % SLOTS)));
+                let programs =
+                    [slot, slot + 1, slot + 2].map(|slot| self.program(Some(slot % SLOTS)));
                 Op::Batch { programs, fate }
             }
             837..867 => Op::Shrink {
@@ -203,7 +204,8 @@ mod tests {
         assert_eq!(fingerprint(7, 0, 999), None);
         assert_eq!(fingerprint(7, 0, 1000), fingerprint(7, 0, 5000));
         assert!(fingerprint(7, 0, 1000).is_some());
-        let all: HashSet<_> = (0..10).flat_map(|s| (0..4).map(move |t| fingerprint(s, t, 1000))).collect();
+        let all: HashSet<_> =
+            (0..10).flat_map(|s| (0..4).map(move |t| fingerprint(s, t, 1000))).collect();
         assert_eq!(all.len(), 40);
     }
 
@@ -218,8 +220,12 @@ mod tests {
         let mut largest = 0;
         for op in Ops::new(3, 1).take(20_000) {
             let (program, slot) = match op {
-                Op::Install { program } | Op::Replace { program, .. } | Op::Shrink { program, .. } => (program, true),
-                Op::Keep { program } | Op::Abandon { program, .. } | Op::Visit { program, .. } => (program, false),
+                Op::Install { program }
+                | Op::Replace { program, .. }
+                | Op::Shrink { program, .. } => (program, true),
+                Op::Keep { program } | Op::Abandon { program, .. } | Op::Visit { program, .. } => {
+                    (program, false)
+                }
                 _ => continue,
             };
             assert_eq!(program.tier(), Tier::Full);

@@ -109,12 +109,13 @@ impl Course {
     ) {
         self.counts.threads_born += 1;
         let name = format!("stress-{}", self.thread);
-        let born = thread::Builder::new().name(name).spawn_scoped(scope, move || {
-            match Worker::run(shared, self) {
-                Ended::Exit(course) => course.follow(shared, scope),
-                Ended::Stopped(course) => locked(&shared.ended).push(course),
-            }
-        });
+        let born =
+            thread::Builder::new().name(name).spawn_scoped(scope, move || {
+                match Worker::run(shared, self) {
+                    Ended::Exit(course) => course.follow(shared, scope),
+                    Ended::Stopped(course) => locked(&shared.ended).push(course),
+                }
+            });
         if let Err(source) = born {
             shared.fail(Failure::System { what: "start a thread", source });
         }
@@ -321,7 +322,8 @@ impl<'s> Worker<'s> {
             self.course.counts.parks += 1;
         }
         self.course.counts.safepoints += u64::from(safepoints);
-        self.course.counts.calls_verified += 1 + u64::from(safepoints) + u64::from(!asleep.is_zero());
+        self.course.counts.calls_verified +=
+            1 + u64::from(safepoints) + u64::from(!asleep.is_zero());
         Ok(())
     }
 
@@ -419,21 +421,24 @@ impl<'s> Worker<'s> {
         self.bytes.make(&program);
         let (arena, bytes) = (&self.shared.arena, &self.bytes);
         let visited = thread::scope(|scope| {
-            let visitor = thread::Builder::new().name("visitor".to_owned()).spawn_scoped(scope, || {
-                let executor = arena
-                    .with_thread(|handle| handle.install(&bytes.code, &bytes.data))
-                    .map_err(|e| failed("attaching for", program, e))?
-                    .map_err(|e| failed("installing", program, e))?;
-                let got = arena.with_thread(|handle| {
-                    let guard = handle.pin();
-                    // SAFETY: the executor was made of a full program.
-                    unsafe { check::call(executor.entry(&guard), argument) }
+            let visitor =
+                thread::Builder::new().name("visitor".to_owned()).spawn_scoped(scope, || {
+                    let executor = arena
+                        .with_thread(|handle| handle.install(&bytes.code, &bytes.data))
+                        .map_err(|e| failed("attaching for", program, e))?
+                        .map_err(|e| failed("installing", program, e))?;
+                    let got = arena.with_thread(|handle| {
+                        let guard = handle.pin();
+                        // SAFETY: the executor was made of a full program.
+                        unsafe { check::call(executor.entry(&guard), argument) }
+                    });
+                    let got = got.map_err(|e| failed("attaching for", program, e))?;
+                    same(program, got, argument)
                 });
-                let got = got.map_err(|e| failed("attaching for", program, e))?;
-                same(program, got, argument)
-            });
             match visitor {
-                Ok(visitor) => visitor.join().unwrap_or_else(|panic| Err(settle::panicked(&*panic))),
+                Ok(visitor) => {
+                    visitor.join().unwrap_or_else(|panic| Err(settle::panicked(&*panic)))
+                }
                 Err(e) => Err(failed("starting a thread for", program, e)),
             }
         });
@@ -443,7 +448,9 @@ impl<'s> Worker<'s> {
 }
 
 fn layout(program: Program) -> CodeLayout {
-    CodeLayout::new(program.shape.code as usize).data(program.shape.data as usize, 1).tag(program.seed)
+    CodeLayout::new(program.shape.code as usize)
+        .data(program.shape.data as usize, 1)
+        .tag(program.seed)
 }
 
 fn write(

@@ -90,11 +90,7 @@ impl Trace {
     /// The file cannot be read, or is no trace; says where and why.
     pub fn open(path: &Path) -> Result<Self, TraceError> {
         let file = path.display().to_string();
-        let fail = |e| TraceError {
-            file: file.clone(),
-            line: None,
-            kind: TraceErrorKind::Read(e),
-        };
+        let fail = |e| TraceError { file: file.clone(), line: None, kind: TraceErrorKind::Read(e) };
         Self::read(&file, File::open(path).map_err(fail)?)
     }
 
@@ -105,13 +101,7 @@ impl Trace {
     ///
     /// As for [`open`](Self::open).
     pub fn read(file: &str, input: impl Read) -> Result<Self, TraceError> {
-        let at = |line| {
-            move |kind| TraceError {
-                file: file.to_owned(),
-                line,
-                kind,
-            }
-        };
+        let at = |line| move |kind| TraceError { file: file.to_owned(), line, kind };
         // The first two bytes tell gzip from text; a name may say anything.
         let mut input = BufReader::new(input);
         let mut head = Vec::new();
@@ -122,11 +112,8 @@ impl Trace {
             .map_err(|e| at(None)(TraceErrorKind::Read(e)))?;
         let gzip = head == [0x1f, 0x8b];
         let whole = Cursor::new(head).chain(input);
-        let text: Box<dyn Read + '_> = if gzip {
-            Box::new(MultiGzDecoder::new(whole))
-        } else {
-            Box::new(whole)
-        };
+        let text: Box<dyn Read + '_> =
+            if gzip { Box::new(MultiGzDecoder::new(whole)) } else { Box::new(whole) };
 
         // Every row ends in one `\n`, so that the reader's position behind a row
         // gives the row's line, whatever empty lines came before it. The `\r`
@@ -236,30 +223,14 @@ impl Columns {
                 return Err(TraceErrorKind::RepeatedColumn(NAMES[column]));
             }
         }
-        let [
-            Some(t_ns),
-            Some(thread),
-            Some(op),
-            Some(id),
-            Some(code_bytes),
-            Some(data_bytes),
-        ] = found
+        let [Some(t_ns), Some(thread), Some(op), Some(id), Some(code_bytes), Some(data_bytes)] =
+            found
         else {
-            let missing = NAMES
-                .into_iter()
-                .zip(found)
-                .filter(|(_, at)| at.is_none())
-                .map(|(name, _)| name);
+            let missing =
+                NAMES.into_iter().zip(found).filter(|(_, at)| at.is_none()).map(|(name, _)| name);
             return Err(TraceErrorKind::MissingColumns(missing.collect()));
         };
-        Ok(Self {
-            t_ns,
-            thread,
-            op,
-            id,
-            code_bytes,
-            data_bytes,
-        })
+        Ok(Self { t_ns, thread, op, id, code_bytes, data_bytes })
     }
 }
 
@@ -290,10 +261,7 @@ impl Reading {
         let t_ns = number(row, columns.t_ns, "t_ns")?;
         let before = self.events.last().map_or(0, |event| event.t_ns);
         if t_ns < before {
-            return Err(TraceErrorKind::TimeGoesBack {
-                from: before,
-                to: t_ns,
-            });
+            return Err(TraceErrorKind::TimeGoesBack { from: before, to: t_ns });
         }
         let thread = number(row, columns.thread, "thread")?;
         let id = number(row, columns.id, "id")?;
@@ -303,17 +271,9 @@ impl Reading {
                 let code = number(row, columns.code_bytes, "code_bytes")?;
                 let data = number(row, columns.data_bytes, "data_bytes")?;
                 let executor = self.alloc(id, code, data)?;
-                Event {
-                    t_ns,
-                    executor,
-                    op: Op::Alloc,
-                }
+                Event { t_ns, executor, op: Op::Alloc }
             }
-            b"f" => Event {
-                t_ns,
-                executor: self.free(id)?,
-                op: Op::Free,
-            },
+            b"f" => Event { t_ns, executor: self.free(id)?, op: Op::Free },
             _ => return Err(TraceErrorKind::UnknownOp(lossy(op))),
         };
         self.threads.insert(thread);
@@ -341,10 +301,7 @@ impl Reading {
     }
 
     fn free(&mut self, id: u64) -> Result<u32, TraceErrorKind> {
-        let (executor, live) = self
-            .ids
-            .get_mut(&id)
-            .ok_or(TraceErrorKind::FreeBeforeAlloc(id))?;
+        let (executor, live) = self.ids.get_mut(&id).ok_or(TraceErrorKind::FreeBeforeAlloc(id))?;
         if !std::mem::replace(live, false) {
             return Err(TraceErrorKind::DoubleFree(id));
         }
@@ -377,10 +334,7 @@ fn number(row: &ByteRecord, at: usize, column: &'static str) -> Result<u64, Trac
     std::str::from_utf8(field)
         .ok()
         .and_then(|text| text.parse().ok())
-        .ok_or_else(|| TraceErrorKind::NotANumber {
-            column,
-            field: lossy(field),
-        })
+        .ok_or_else(|| TraceErrorKind::NotANumber { column, field: lossy(field) })
 }
 
 /// A field for an error message: short, whatever the file holds.
