@@ -91,12 +91,12 @@ impl Progress {
     pub fn set(&mut self, done: u64) {
         match &self.bar {
             Some(bar) => bar.set_position(done.min(self.total)),
-            None if self.told.elapsed() >= PLAIN_EVERY => {
+            None if done < self.total && self.told.elapsed() >= PLAIN_EVERY => {
                 self.told = Instant::now();
                 plain(&format!(
                     "{}: {} %",
                     self.what,
-                    100 * done.min(self.total) / self.total.max(1)
+                    100 * done / self.total
                 ));
             }
             None => {}

@@ -9,6 +9,7 @@ use super::measure::Measures;
 use super::plan::stock_over_live;
 use super::{ReplayOptions, Speed};
 use crate::audit::Audit;
+use crate::doctor::cores;
 use crate::failure::Check;
 use crate::trace::Trace;
 
@@ -29,9 +30,10 @@ pub struct ReplayReport {
     pub speed: &'static str,
     /// Executors installed.
     pub executors: u64,
-    /// Installs a second of the time that threads spend in the arena,
-    /// installing and dropping: executors × threads ÷ the sum of that time
-    /// over all threads. Making, calling and comparing code is not in it.
+    /// Installs a second of the time spent in the arena, installing and
+    /// dropping: executors ÷ the sum of that time over all threads × the
+    /// threads that can run at once. Making, calling and comparing code is not
+    /// in it; losing the processor in the middle of an install is.
     pub installs_per_s: f64,
     /// Seconds the replay took, with everything it checks.
     pub wall_s: f64,
@@ -109,6 +111,7 @@ impl ReplayReport {
     ) -> Self {
         let executors = trace.executors.len() as u64;
         let in_arena_s = measures.in_arena as f64 / 1e9;
+        let at_once = options.threads.min(cores());
         let held = &measures.held;
         Self {
             kind: "replay",
@@ -120,7 +123,7 @@ impl ReplayReport {
                 Speed::Recorded => "recorded",
             },
             executors,
-            installs_per_s: executors as f64 * options.threads as f64 / in_arena_s,
+            installs_per_s: executors as f64 * at_once as f64 / in_arena_s,
             wall_s: wall.as_secs_f64(),
             calls_verified: measures.calls_verified,
             compared_bytes: measures.bytes_compared,

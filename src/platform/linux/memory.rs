@@ -280,3 +280,6 @@ pub(super) unsafe fn hide_from_children(addr: usize, len: usize) -> OsResult<()>
     let status = unsafe { libc::madvise(pointer(addr), len, libc::MADV_DONTFORK) };
     check(status, "madvise(MADV_DONTFORK)", len)
 }
+
+#[cfg(test)]
+mod tests;
