@@ -93,11 +93,7 @@ impl Progress {
             Some(bar) => bar.set_position(done.min(self.total)),
             None if done < self.total && self.told.elapsed() >= PLAIN_EVERY => {
                 self.told = Instant::now();
-                plain(&format!(
-                    "{}: {} %",
-                    self.what,
-                    100 * done / self.total
-                ));
+                plain(&format!("{}: {} %", self.what, 100 * done / self.total));
             }
             None => {}
         }

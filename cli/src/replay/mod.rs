@@ -11,8 +11,10 @@
 mod measure;
 mod plan;
 mod report;
+mod shared;
 mod worker;
 
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,7 +25,8 @@ use measure::Measures;
 use plan::Plan;
 pub use report::ReplayReport;
 pub(crate) use report::strategy_name;
-use worker::{Shared, Worker};
+use shared::Shared;
+use worker::Worker;
 
 use crate::audit::Auditor;
 use crate::failure::{Check, Failure, Request};
@@ -108,12 +111,13 @@ fn audited(
     // Everything is quiet: the counts are exact.
     let stats = arena.stats();
     let installs = trace.executors.len() as u64;
-    let live = shared.live.load(std::sync::atomic::Ordering::Relaxed);
+    // Relaxed: all threads have been joined.
+    let live = shared.live.load(Ordering::Relaxed);
     settle::count("bytes live", stats.live_bytes, live)?;
     settle::count("installs", stats.installs, installs)?;
     arena.verify().map_err(Check::from)?;
 
-    let peak_live = shared.peak_live.load(std::sync::atomic::Ordering::Relaxed);
+    let peak_live = shared.peak_live.load(Ordering::Relaxed);
     let mut rest: Vec<_> = shared.slots.iter().filter_map(|slot| slot.invalidate()).collect();
     settle::count("executors never dropped", rest.len() as u64, stats.live_executors)?;
     let kept = if options.sabotage == Some(Sabotage::Leak) { rest.pop() } else { None };

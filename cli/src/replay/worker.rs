@@ -5,21 +5,20 @@
 //! its allocation on whichever thread. The earliest event not yet performed
 //! never has to wait for another, so somebody always gets on.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crossbeam_utils::{Backoff, CachePadded};
-use jit_arena::{Arena, CodeLayout, Guard, Slot, ThreadHandle};
+use crossbeam_utils::Backoff;
+use jit_arena::{CodeLayout, Guard, Slot, ThreadHandle};
 
 use super::measure::Measures;
-use super::plan::Plan;
+use super::shared::Shared;
 use super::{Sabotage, Speed};
 use crate::check::{self, Bytes};
-use crate::code::{Program, Tier, Words};
+use crate::code::{Tier, Words};
 use crate::failure::{Check, Failure};
 use crate::resident::resident_bytes;
-use crate::trace::{Event, Op, Trace};
+use crate::trace::{Event, Op};
 
 /// Longest sleep at recorded speed before looking whether to stop.
 const NAP: Duration = Duration::from_millis(20);
@@ -27,92 +26,6 @@ const NAP: Duration = Duration::from_millis(20);
 /// Of so many events, one is followed by a call of some executor installed
 /// earlier.
 const RECALL_EVERY: u32 = 2;
-
-/// Where an executor is in its life.
-const UNBORN: u8 = 0;
-const LIVE: u8 = 1;
-
-/// What the threads of a replay share.
-#[derive(Debug)]
-pub(super) struct Shared<'r> {
-    pub(super) trace: &'r Trace,
-    pub(super) plan: &'r Plan,
-    pub(super) arena: &'r Arena,
-    pub(super) speed: Speed,
-    pub(super) sabotage: Option<Sabotage>,
-    /// Where each executor is published.
-    pub(super) slots: Vec<Slot>,
-    /// Which executors have been installed.
-    born: Vec<AtomicU8>,
-    /// The next event of each thread.
-    positions: Vec<CachePadded<AtomicUsize>>,
-    /// Bytes of executors installed and not yet dropped, and the most ever.
-    pub(super) live: CachePadded<AtomicU64>,
-    pub(super) peak_live: CachePadded<AtomicU64>,
-    stop: AtomicBool,
-    failure: Mutex<Option<Failure>>,
-    started: Instant,
-}
-
-impl<'r> Shared<'r> {
-    pub(super) fn new(
-        trace: &'r Trace,
-        plan: &'r Plan,
-        arena: &'r Arena,
-        speed: Speed,
-        sabotage: Option<Sabotage>,
-    ) -> Self {
-        Self {
-            trace,
-            plan,
-            arena,
-            speed,
-            sabotage,
-            slots: trace.executors.iter().map(|_| arena.slot()).collect(),
-            born: trace.executors.iter().map(|_| AtomicU8::new(UNBORN)).collect(),
-            positions: plan.per_thread.iter().map(|_| CachePadded::default()).collect(),
-            live: CachePadded::default(),
-            peak_live: CachePadded::default(),
-            stop: AtomicBool::new(false),
-            failure: Mutex::new(None),
-            started: Instant::now(),
-        }
-    }
-
-    /// The program of an executor: its size as recorded, its number as seed.
-    pub(super) fn program(&self, executor: u32) -> Program {
-        // 0 is what a function that writes no seed leaves.
-        let seed = u64::from(executor) + 1;
-        Program { seed, shape: self.trace.executors[executor as usize] }
-    }
-
-    /// Ends the replay with `failure`, unless it has failed already.
-    pub(super) fn fail(&self, failure: Failure) {
-        let mut first = self.failure.lock().unwrap_or_else(|e| e.into_inner());
-        first.get_or_insert(failure);
-        // Relaxed: only says when to stop.
-        self.stop.store(true, Ordering::Relaxed);
-    }
-
-    /// What the replay failed with.
-    pub(super) fn take_failure(&self) -> Option<Failure> {
-        self.failure.lock().unwrap_or_else(|e| e.into_inner()).take()
-    }
-
-    fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-
-    /// Events that every thread has behind it.
-    pub(super) fn position(&self) -> usize {
-        // Relaxed: how far threads may drift, not what they see.
-        self.positions.iter().map(|at| at.load(Ordering::Relaxed)).min().unwrap_or(0)
-    }
-
-    pub(super) fn name(&self, executor: u32) -> String {
-        format!("{}: executor {executor}", self.trace.name)
-    }
-}
 
 /// Why a thread ends early.
 #[derive(Debug)]
@@ -177,13 +90,12 @@ impl<'r> Worker<'r> {
                 }
             }
         }
-        // Relaxed: see `Shared::position`.
-        shared.positions[index].store(plan.weight.len(), Ordering::Relaxed);
+        shared.set_position(index, plan.weight.len());
         worker.measures
     }
 
     fn event(&mut self, index: usize) -> Result<(), Ended> {
-        self.shared.positions[self.index].store(index, Ordering::Relaxed);
+        self.shared.set_position(self.index, index);
         self.wait_for_others(index)?;
         let event = self.shared.trace.events[index];
         self.wait_for_time(event)?;
@@ -240,21 +152,19 @@ impl<'r> Worker<'r> {
 
         self.measures.install.record(took);
         self.measures.in_arena += took;
+        // Relaxed: sums of what threads count; nothing hangs on their order.
         let live = shared.live.fetch_add(program.shape.bytes(), Ordering::Relaxed);
         shared.peak_live.fetch_max(live + program.shape.bytes(), Ordering::Relaxed);
         self.seen = self.seen.max(executor + 1);
         self.verify(executor)?;
-        // Release: pairs with the Acquire of the thread that frees it, which
-        // it may do from here on.
-        shared.born[executor as usize].store(LIVE, Ordering::Release);
+        shared.set_born(executor);
         Ok(())
     }
 
     fn drop_executor(&mut self, executor: u32) -> Result<(), Ended> {
         let shared = self.shared;
         let backoff = Backoff::new();
-        // Acquire: pairs with the Release of the thread that installed it.
-        while shared.born[executor as usize].load(Ordering::Acquire) == UNBORN {
+        while !shared.is_born(executor) {
             if shared.stopped() {
                 return Err(Ended::Stopped);
             }
@@ -371,20 +281,17 @@ fn call(
 }
 
 /// A step of an install that failed, without the executor it was about.
-pub(crate) struct InstallFailed {
+struct InstallFailed {
     step: &'static str,
     source: Box<dyn std::error::Error + Send + Sync>,
 }
 
 impl InstallFailed {
-    pub(crate) fn at(
-        step: &'static str,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
+    fn at(step: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { step, source: source.into() }
     }
 
-    pub(crate) fn of(self, what: &str) -> Check {
+    fn of(self, what: &str) -> Check {
         Check::operation(format!("{} {what}", self.step), self.source)
     }
 }

@@ -1,11 +1,13 @@
 //! The stress test: threads that install, replace, invalidate, call, sleep, end
 //! and are born, all on the same slots of one arena, with every result checked.
 //!
-//! [`ops`] draws what each thread does from the seed; [`worker`] does it. The
+//! [`ops`] draws what each thread does from the seed; [`worker`] does it, and
+//! when a thread ends its successor follows the same [`course`]. The
 //! test runs in rounds. In a round threads do as they like; between rounds
 //! none is left, all counts must be exact, and the arena's invariants must
 //! hold. The mappings are audited from beginning to end.
 
+mod course;
 mod ops;
 mod report;
 mod worker;
@@ -17,9 +19,9 @@ use std::time::{Duration, Instant};
 
 use jit_arena::{Arena, Executor, Strategy, ThreadHandle};
 
+use course::{Counts, Course, Shared, locked};
 use ops::SLOTS;
 pub use report::StressReport;
-use worker::{Counts, Course, Shared, locked};
 
 use crate::audit::Auditor;
 use crate::check;

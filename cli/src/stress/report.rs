@@ -5,7 +5,7 @@ use std::time::Duration;
 use jit_arena::{Arena, Stats, Strategy};
 use serde::Serialize;
 
-use super::worker::Counts;
+use super::course::Counts;
 use super::{Seen, StressOptions};
 use crate::audit::Audit;
 use crate::failure::Check;
