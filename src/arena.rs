@@ -13,9 +13,9 @@ use crate::error::{AttachError, BuildError, VerifyError};
 use crate::page::Pages;
 use crate::page::unit::Units;
 use crate::platform::Platform;
-use crate::reclaim::recycle::Surplus;
 use crate::reclaim::retire::{Batch, Dead, Stack};
 use crate::reclaim::scheme::Collector;
+use crate::reclaim::trim::Watermark;
 use crate::region::{Region, RegionRequest};
 use crate::registry::Registry;
 use crate::report::Report;
@@ -70,8 +70,8 @@ pub(crate) struct Shared {
     pub(crate) orphans: Stack,
     /// Counts of threads that are not attached; several may write it.
     pub(crate) unattached: Unattached,
-    /// Free memory seen unused over the last lots, in bytes; see `recycle`.
-    pub(crate) surplus: Surplus,
+    /// How much free memory to keep.
+    pub(crate) watermark: Watermark,
 }
 
 /// What threads that are not attached have done.
@@ -96,6 +96,11 @@ impl Shared {
 
     pub(crate) fn stats(&self) -> Stats {
         self.totals().finish(self.pages.committed_bytes(), self.region.span().len)
+    }
+
+    /// Bytes of committed memory that belong to nobody.
+    pub(crate) fn free_bytes(&self) -> usize {
+        self.pages.committed_bytes().saturating_sub(self.totals().taken_bytes() as usize)
     }
 
     /// Hands an executor over that a thread without a handle dropped. Its
@@ -233,7 +238,7 @@ impl Arena {
             waiting: Stack::new(),
             orphans: Stack::new(),
             unattached: Unattached::default(),
-            surplus: Surplus::default(),
+            watermark: Watermark::default(),
         });
         Ok(Self { shared: ArenaRef(NonNull::from(Box::leak(shared))) })
     }

@@ -224,6 +224,14 @@ impl ThreadState {
         pin.flush();
     }
 
+    /// Bytes retired that no grace period has begun for.
+    pub(crate) fn batch_bytes(&self) -> usize {
+        let batch = self.batch.take();
+        let bytes = batch.as_ref().map_or(0, |batch| batch.bytes());
+        self.batch.set(batch);
+        bytes
+    }
+
     /// Begins the grace period of what threads without a handle dropped.
     pub(crate) fn adopt_orphans(&self) {
         for batch in self.shared().orphans.take_all() {

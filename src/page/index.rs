@@ -17,9 +17,12 @@ use crate::sync::{AtomicU64, Ordering, zeroed_words};
 use super::bitmap::{self, WORD};
 
 /// The class of a longest hole: 0 for no hole, otherwise 1 + 2 × octave, plus
-/// one from the middle of the octave on.
+/// for each quarter of the octave passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Class(u64);
+
+/// Binary digits of a hole's length that its class tells, below the highest.
+const STEPS: u32 = 2;
 
 impl Class {
     /// The class that holes of `granules` are filed under.
@@ -27,9 +30,10 @@ impl Class {
         if granules == 0 {
             return Self(0);
         }
-        let octave = granules.ilog2() as u64;
-        let half = if octave == 0 { 0 } else { (granules >> (octave - 1)) as u64 & 1 };
-        Self(1 + 2 * octave + half)
+        let octave = granules.ilog2();
+        // The bits below the highest, as many as a class distinguishes.
+        let part = (granules << STEPS >> octave) as u64 & ((1 << STEPS) - 1);
+        Self(1 + ((octave as u64) << STEPS) + part)
     }
 
     /// The smallest hole filed under this class, in granules.
@@ -37,8 +41,8 @@ impl Class {
         if self.0 == 0 {
             return 0;
         }
-        let (octave, half) = ((self.0 - 1) / 2, (self.0 - 1) % 2);
-        ((2 + half as usize) << octave) >> 1
+        let (octave, part) = ((self.0 - 1) >> STEPS, (self.0 - 1) & ((1 << STEPS) - 1));
+        (((1 << STEPS) + part as usize) << octave).div_ceil(1 << STEPS)
     }
 
     /// The lowest class whose every hole holds `granules`.
