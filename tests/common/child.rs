@@ -135,9 +135,10 @@ pub(crate) fn report_faults() {
 /// Says what happened; returning repeats it, with the default action.
 extern "C" fn report(signal: i32, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
     // SAFETY: the kernel passes a siginfo.
-    let code = unsafe { (*info).si_code };
-    // SAFETY: as above; signals of faults have an address.
-    let address = unsafe { (*info).si_addr() } as usize;
+    let info = unsafe { &*info };
+    let code = info.si_code;
+    // SAFETY: signals of faults have an address.
+    let address = unsafe { info.si_addr() } as usize;
     let mut line = Line { bytes: [0; 80], len: 0 };
     line.push(b"\nfault: ");
     line.push_number(signal as usize);

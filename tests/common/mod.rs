@@ -7,6 +7,7 @@ use jit_arena::{Arena, BuildError, Builder, Executor, Strategy, ThreadHandle};
 
 pub(crate) mod child;
 pub(crate) mod code;
+pub(crate) mod filter;
 pub(crate) mod maps;
 
 pub(crate) use code::constant;
