@@ -121,9 +121,11 @@ impl ThreadState {
                 bytes: need * GRANULE,
                 live: stats.live_bytes as usize,
                 retired: stats.retired_bytes as usize,
-                holes: shared.region.span().len.saturating_sub(
-                    (stats.committed_bytes - stats.hole_bytes) as usize,
-                ),
+                holes: shared
+                    .region
+                    .span()
+                    .len
+                    .saturating_sub((stats.committed_bytes - stats.hole_bytes) as usize),
                 reserved: shared.region.span().len,
             });
         };

@@ -2,7 +2,7 @@
 //! granules, lowest address first, in a bounded number of steps whatever the
 //! number of pages.
 //!
-//! Pages are filed under the class of their longest hole, two classes to an
+//! Pages are filed under the class of their longest hole, four classes to an
 //! octave. Each class is a [`HintSet`]: a bitmap of pages with bitmaps of
 //! non-empty words above it. All of it is a *hint*: a page found here may have
 //! lost its hole (the page's own bitmap decides, and the finder files the page
@@ -16,8 +16,8 @@ use crate::sync::{AtomicU64, Ordering, zeroed_words};
 
 use super::bitmap::{self, WORD};
 
-/// The class of a longest hole: 0 for no hole, otherwise 1 + 2 × octave, plus
-/// for each quarter of the octave passed.
+/// The class of a longest hole: 0 for no hole, otherwise 1 + 4 × octave, plus
+/// one for each quarter of the octave passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Class(u64);
 
@@ -288,11 +288,11 @@ mod tests {
         let index = Index::new(8, 1024);
         let words: Vec<_> = (0..8).map(|_| AtomicU64::new(0)).collect();
         index.raise(5, &words[5], 40);
-        index.raise(3, &words[3], 10);
-        assert_eq!(index.lowest(10, false).map(|it| it.0), Some(5), "10 is not a class's least");
-        assert_eq!(index.lowest(10, true).map(|it| it.0), Some(3));
-        assert_eq!(index.lowest(33, false), None);
-        assert_eq!(index.lowest(33, true).map(|it| it.0), Some(5));
+        index.raise(3, &words[3], 11);
+        assert_eq!(index.lowest(11, false).map(|it| it.0), Some(5), "11 is not a class's least");
+        assert_eq!(index.lowest(11, true).map(|it| it.0), Some(3));
+        assert_eq!(index.lowest(41, false), None);
+        assert_eq!(index.lowest(41, true).map(|it| it.0), Some(5));
         index.refile(5, &words[5], || 2);
         assert_eq!(index.lowest(3, true).map(|it| it.0), Some(3));
         assert!(index.is_filed(5, &words[5], 2));

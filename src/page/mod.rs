@@ -348,9 +348,7 @@ impl Pages {
         let mut gone = 0;
         // SAFETY: [P3] every granule of the run is ours, and no executor lies
         // in free granules, [B1]; the run is whole system pages.
-        let discarded = unsafe {
-            region.protection().discard(region.platform(), self.span(run))
-        };
+        let discarded = unsafe { region.protection().discard(region.platform(), self.span(run)) };
         if discarded.is_ok() {
             // Release [P2]: pairs with the Acquire in `commit`.
             page.resident.fetch_and(!mask, Ordering::Release);
