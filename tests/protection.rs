@@ -304,7 +304,7 @@ fn w1_writing_the_executable_view_through_proc_self_mem() {
 fn system_calls_cannot_use_the_closed_writable_view() {
     let body = |arena: Arena| {
         let (_executor, writable) = install_seven(&mut arena.attach().unwrap());
-        println!("\nerrno: {}", copy_out(writable).map_or_else(|errno| errno, |()| 0));
+        println!("\nerrno: {}", child::errno_of_reading(writable));
     };
     let test = "system_calls_cannot_use_the_closed_writable_view";
     child::each_strategy(test, body, |strategy, ended| {
@@ -315,17 +315,6 @@ fn system_calls_cannot_use_the_closed_writable_view() {
         };
         assert_eq!(ended.said("errno"), Some(&*errno.to_string()), "{strategy}");
     });
-}
-
-/// Has the kernel read the byte at `addr`; its errno if it refuses.
-fn copy_out(addr: usize) -> Result<(), i32> {
-    let mut pipe = [0; 2];
-    // SAFETY: the array has room for two descriptors.
-    assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
-    let from = std::ptr::with_exposed_provenance(addr);
-    // SAFETY: the kernel checks the address.
-    let written = unsafe { libc::write(pipe[1], from, 1) };
-    if written == 1 { Ok(()) } else { Err(std::io::Error::last_os_error().raw_os_error().unwrap()) }
 }
 
 #[test]

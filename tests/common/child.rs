@@ -113,12 +113,22 @@ pub(crate) fn each_strategy(
     body: impl FnOnce(Arena),
     check: impl Fn(Strategy, &Ended),
 ) {
+    each_of(&Strategy::ALL, test, body, check);
+}
+
+/// As [`each_strategy`], for some.
+pub(crate) fn each_of(
+    strategies: &[Strategy],
+    test: &str,
+    body: impl FnOnce(Arena),
+    check: impl Fn(Strategy, &Ended),
+) {
     if let Some(part) = part() {
         report_faults();
         let strategy = part.parse().unwrap();
         return body(arena_of(strategy).unwrap());
     }
-    for strategy in Strategy::ALL {
+    for &strategy in strategies {
         if arena_of(strategy).is_some() {
             check(strategy, &run(test, strategy.name()));
         }
@@ -177,6 +187,25 @@ impl Line {
         }
         self.push(&digits[at..]);
     }
+}
+
+/// Has the kernel read the byte at `addr`, with the calling thread's rights;
+/// its errno if it refuses, 0 if not. May be called in a signal handler.
+pub(crate) fn errno_of_reading(addr: usize) -> i32 {
+    let mut pipe = [0; 2];
+    // SAFETY: the array has room for two descriptors.
+    if unsafe { libc::pipe(pipe.as_mut_ptr()) } != 0 {
+        return -1;
+    }
+    let from = std::ptr::with_exposed_provenance(addr);
+    // SAFETY: the kernel checks the address.
+    let written = unsafe { libc::write(pipe[1], from, 1) };
+    let error = std::io::Error::last_os_error();
+    for descriptor in pipe {
+        // SAFETY: opened above.
+        unsafe { libc::close(descriptor) };
+    }
+    if written == 1 { 0 } else { error.raw_os_error().unwrap_or(-1) }
 }
 
 /// A handler with the details of its signal.
