@@ -65,16 +65,25 @@ pub(crate) fn push(thread: &ThreadState) -> bool {
 
 /// See [`ThreadHandle::collect`](crate::ThreadHandle::collect).
 pub(crate) fn collect(thread: &ThreadState) {
+    reclaim(thread);
+    trim::everything(thread);
+}
+
+/// Makes holes of all that nobody can be running at this moment; whether it
+/// made any.
+pub(crate) fn reclaim(thread: &ThreadState) -> bool {
     thread.adopt_orphans();
     thread.seal();
+    let mut any = false;
     // A batch ripens within three advances if nobody is pinned; each flush
     // runs a bounded part of what is ripe, so it goes on while that helps.
     let mut idle = 0;
     while idle < 4 {
         thread.local.pin().flush();
         idle = if recycle(thread) > 0 { 0 } else { idle + 1 };
+        any |= idle == 0;
     }
-    trim::everything(thread);
+    any
 }
 
 /// Turns all ripe batches into holes; returns the bytes of them.
