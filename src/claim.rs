@@ -115,15 +115,21 @@ impl ThreadState {
             }
             run = shared.pages.claim(need, want, near);
         }
+        if run.is_none() && recycle::reclaim(self) {
+            // Full, so nothing that could be free may stay retired.
+            run = shared.pages.claim(need, want, near);
+        }
         let Some(run) = run else {
             let stats = shared.stats();
             return Err(ReserveError::Exhausted {
                 bytes: need * GRANULE,
                 live: stats.live_bytes as usize,
                 retired: stats.retired_bytes as usize,
-                holes: shared.region.span().len.saturating_sub(
-                    (stats.committed_bytes - stats.hole_bytes) as usize,
-                ),
+                holes: shared
+                    .region
+                    .span()
+                    .len
+                    .saturating_sub((stats.committed_bytes - stats.hole_bytes) as usize),
                 reserved: shared.region.span().len,
             });
         };

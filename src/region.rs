@@ -67,17 +67,10 @@ impl fmt::Display for RegionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BadReserve { reserve, error } => {
-                write!(
-                    f,
-                    "cannot reserve {reserve} bytes of code memory ({error}): "
-                )?;
+                write!(f, "cannot reserve {reserve} bytes of code memory ({error}): ")?;
                 f.write_str("choose a size above 0 and below half the address space")
             }
-            Self::Refused {
-                reserve,
-                forced,
-                attempts,
-            } => {
+            Self::Refused { reserve, forced, attempts } => {
                 write!(f, "the system gave no code memory of {reserve} bytes")?;
                 for attempt in attempts {
                     write!(f, "; {attempt}")?;
@@ -106,10 +99,7 @@ impl std::error::Error for RegionError {
 fn advice(forced: Option<Strategy>, attempts: &[Attempt]) -> &'static str {
     let mut errnos = attempts.iter().filter_map(|attempt| match attempt.outcome {
         // No key, or no such memory on this system: says nothing of the rest.
-        Outcome::Refused(OsError {
-            call: "pkey_alloc" | "mmap(MAP_JIT)",
-            ..
-        }) => None,
+        Outcome::Refused(OsError { call: "pkey_alloc" | "mmap(MAP_JIT)", .. }) => None,
         Outcome::Refused(error) => Some(error.errno),
         Outcome::Chosen | Outcome::Skipped(_) => None,
     });
@@ -156,20 +146,12 @@ impl Region {
             for &memory in memories(strategy) {
                 if no_key {
                     let outcome = Outcome::Skipped("no protection key can be had");
-                    attempts.push(Attempt {
-                        strategy,
-                        memory,
-                        outcome,
-                    });
+                    attempts.push(Attempt { strategy, memory, outcome });
                     continue;
                 }
                 match Self::attempt(&platform, strategy, memory, &wanted) {
                     Ok(region) => {
-                        attempts.push(Attempt {
-                            strategy,
-                            memory,
-                            outcome: Outcome::Chosen,
-                        });
+                        attempts.push(Attempt { strategy, memory, outcome: Outcome::Chosen });
                         let report = Report {
                             strategy,
                             memory,
@@ -185,21 +167,13 @@ impl Region {
                     Err(error) => {
                         no_key = error.call == "pkey_alloc";
                         let outcome = Outcome::Refused(error);
-                        attempts.push(Attempt {
-                            strategy,
-                            memory,
-                            outcome,
-                        });
+                        attempts.push(Attempt { strategy, memory, outcome });
                     }
                 }
             }
         }
         let (reserve, forced) = (request.reserve, request.strategy);
-        Err(RegionError::Refused {
-            reserve,
-            forced,
-            attempts,
-        })
+        Err(RegionError::Refused { reserve, forced, attempts })
     }
 
     /// One rung of the ladder.
@@ -211,11 +185,7 @@ impl Region {
     ) -> OsResult<Self> {
         let (protection, span) = protect(&**platform, strategy, memory, wanted)?;
         // From here on dropping the region undoes everything.
-        let region = Self {
-            platform: Arc::clone(platform),
-            protection,
-            span,
-        };
+        let region = Self { platform: Arc::clone(platform), protection, span };
         region.self_check()?;
         Ok(region)
     }
@@ -242,11 +212,7 @@ impl Region {
         if seen != u64::from_ne_bytes(word) {
             // Two views of different memory: no system should, so no call of
             // its has failed.
-            return Err(OsError {
-                call: "self-check",
-                bytes: GRANULE,
-                errno: libc::EIO,
-            });
+            return Err(OsError { call: "self-check", bytes: GRANULE, errno: libc::EIO });
         }
         // SAFETY: executable, and the function is written and visible.
         unsafe { platform.call_stub(self.span.start) };
@@ -315,11 +281,7 @@ impl Drop for Region {
 fn whole_pages(reserve: usize, system_page: usize) -> Result<usize, RegionError> {
     let refuse = |errno| RegionError::BadReserve {
         reserve,
-        error: OsError {
-            call: "mmap",
-            bytes: reserve,
-            errno,
-        },
+        error: OsError { call: "mmap", bytes: reserve, errno },
     };
     if reserve == 0 {
         return Err(refuse(libc::EINVAL));
@@ -334,10 +296,7 @@ fn whole_pages(reserve: usize, system_page: usize) -> Result<usize, RegionError>
 fn order(forced: Option<Strategy>) -> Vec<Strategy> {
     match forced {
         Some(strategy) => vec![strategy],
-        None => Strategy::ALL
-            .into_iter()
-            .filter(|strategy| strategy.by_default())
-            .collect(),
+        None => Strategy::ALL.into_iter().filter(|strategy| strategy.by_default()).collect(),
     }
 }
 

@@ -7,10 +7,7 @@
 
 #![cfg_attr(
     not(target_os = "linux"),
-    allow(
-        dead_code,
-        reason = "other systems have calls of their own for some of it"
-    )
+    allow(dead_code, reason = "other systems have calls of their own for some of it")
 )]
 
 #[cfg(target_arch = "aarch64")]

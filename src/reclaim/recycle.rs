@@ -17,7 +17,6 @@
 
 use crate::arena::Shared;
 use crate::stats;
-use crate::sync::Ordering;
 use crate::thread::ThreadState;
 use crate::units::{KIB, MIB, Span};
 
@@ -45,7 +44,7 @@ pub(crate) fn before_claim(thread: &ThreadState) {
     if shared.orphans.bytes() > 0 {
         thread.adopt_orphans();
     }
-    if shared.ripe.bytes() >= lot_bytes(shared) {
+    if shared.ripe.batches().bytes() >= lot_bytes(shared) {
         recycle(thread);
     }
 }
@@ -53,10 +52,7 @@ pub(crate) fn before_claim(thread: &ThreadState) {
 /// Tries to make holes now, before the arena grows; whether it made any.
 pub(crate) fn push(thread: &ThreadState) -> bool {
     let shared = thread.shared();
-    // Relaxed: steers policy.
-    let deferred = shared.deferred.load(Ordering::Relaxed) as usize;
-    let pending = deferred + shared.ripe.bytes() + thread.batch_bytes();
-    if pending < lot_bytes(shared) / 2 {
+    if shared.ripe.pending() + thread.batch_bytes() < lot_bytes(shared) / 2 {
         return false;
     }
     thread.seal();
@@ -69,24 +65,32 @@ pub(crate) fn push(thread: &ThreadState) -> bool {
 
 /// See [`ThreadHandle::collect`](crate::ThreadHandle::collect).
 pub(crate) fn collect(thread: &ThreadState) {
-    let shared = thread.shared();
+    reclaim(thread);
+    trim::everything(thread);
+}
+
+/// Makes holes of all that nobody can be running at this moment; whether it
+/// made any.
+pub(crate) fn reclaim(thread: &ThreadState) -> bool {
     thread.adopt_orphans();
     thread.seal();
+    let mut any = false;
     // A batch ripens within three advances if nobody is pinned; each flush
     // runs a bounded part of what is ripe, so it goes on while that helps.
     let mut idle = 0;
     while idle < 4 {
         thread.local.pin().flush();
         idle = if recycle(thread) > 0 { 0 } else { idle + 1 };
+        any |= idle == 0;
     }
-    trim::everything(thread);
+    any
 }
 
 /// Turns all ripe batches into holes; returns the bytes of them.
 pub(crate) fn recycle(thread: &ThreadState) -> usize {
     let shared = thread.shared();
     let mut lot: Vec<Dead> = Vec::new();
-    for stack in [&*shared.ripe, &shared.waiting] {
+    for stack in [shared.ripe.batches(), &shared.waiting] {
         for batch in stack.take_all() {
             lot.extend_from_slice(batch.dead());
         }

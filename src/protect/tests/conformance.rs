@@ -13,9 +13,8 @@ fn code_written_through_a_window_runs() {
         assert!(unit.is_power_of_two() && unit >= GRANULE && unit <= page_size);
         populate(region, region.span());
         let last = region.span().len - unit;
-        for (value, offset) in [0, unit, page_size, 5 * page_size + 3 * unit, last]
-            .into_iter()
-            .enumerate()
+        for (value, offset) in
+            [0, unit, page_size, 5 * page_size + 3 * unit, last].into_iter().enumerate()
         {
             let value = u16::try_from(value).unwrap() + 1000;
             let entry = write(region, offset, &returning(value));
@@ -161,10 +160,7 @@ fn two_windows_over_one_system_page_show_each_others_bytes() {
             return;
         }
         let start = region.span().start;
-        let (one, two) = (
-            Span::new(start, GRANULE),
-            Span::new(start + GRANULE, GRANULE),
-        );
+        let (one, two) = (Span::new(start, GRANULE), Span::new(start + GRANULE, GRANULE));
         in_window(region, one, |first| {
             in_window(region, two, |second| {
                 for (window, span, byte) in [(first, one, 1), (second, two, 2)] {
@@ -203,15 +199,10 @@ fn w1_proc_self_mem_does_not_write_shared_executable_memory() {
         return;
     }
     each_rung("w1_proc_self_mem_does_not_write", |region| {
-        let shared = !matches!(
-            region.protection().strategy(),
-            Strategy::Mprotect | Strategy::SinglePkey
-        );
+        let shared =
+            !matches!(region.protection().strategy(), Strategy::Mprotect | Strategy::SinglePkey);
         populate(region, page(region, 0));
-        let memory = std::fs::File::options()
-            .write(true)
-            .open("/proc/self/mem")
-            .unwrap();
+        let memory = std::fs::File::options().write(true).open("/proc/self/mem").unwrap();
         let at = u64::try_from(region.span().start).unwrap();
         let written = memory.write_at(&[0x5A; 8], at);
         // Private memory is written by force, as it is for breakpoints.
@@ -230,11 +221,7 @@ fn traps_can_be_filled_and_seen_in_the_executable_view() {
         let span = Span::new(region.span().start + unit, unit);
         in_window(region, span, |window| {
             // SAFETY: the whole unit, inside an open window of ours.
-            unsafe {
-                region
-                    .platform()
-                    .fill_traps(window.writable_at(span.start), unit)
-            };
+            unsafe { region.platform().fill_traps(window.writable_at(span.start), unit) };
         });
         let trap = [crate::arch::TRAP, crate::arch::TRAP].concat();
         let trap = u64::from_ne_bytes(trap.try_into().unwrap());

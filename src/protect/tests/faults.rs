@@ -92,15 +92,9 @@ fn do_deed(case: &str) -> ! {
     let mut parts = case.split('/');
     let strategy: Strategy = parts.next().unwrap().parse().unwrap();
     let memory = parts.next().unwrap();
-    let (_, memory) = RUNGS
-        .into_iter()
-        .find(|(_, known)| known.name() == memory)
-        .unwrap();
+    let (_, memory) = RUNGS.into_iter().find(|(_, known)| known.name() == memory).unwrap();
     let deed = parts.next().unwrap();
-    let deed = DEEDS
-        .into_iter()
-        .find(|known| format!("{known:?}") == deed)
-        .unwrap();
+    let deed = DEEDS.into_iter().find(|known| format!("{known:?}") == deed).unwrap();
 
     let region = rung(strategy, memory).unwrap();
     populate(&region, page(&region, 0));

@@ -32,11 +32,7 @@ const KEYED: [(Strategy, MemoryKind); 3] = [
 
 /// What a thread outside any scope may do under the strategy's key.
 fn outside(strategy: Strategy) -> KeyAccess {
-    if strategy == Strategy::DualPkey {
-        KeyAccess::Closed
-    } else {
-        KeyAccess::ReadOnly
-    }
+    if strategy == Strategy::DualPkey { KeyAccess::Closed } else { KeyAccess::ReadOnly }
 }
 
 /// The calling thread's rights, seen without changing them.
@@ -49,12 +45,7 @@ fn rights(region: &Region) -> KeyAccess {
 #[test]
 fn keys_are_chosen_by_default_where_they_can_be_had() {
     with_keys("keys_are_chosen_by_default_where_they_can_be_had", || {
-        let request = RegionRequest {
-            name: "keys",
-            reserve: MIB,
-            near: None,
-            strategy: None,
-        };
+        let request = RegionRequest { name: "keys", reserve: MIB, near: None, strategy: None };
         let (_region, report) = Region::create(native(), &request).unwrap();
         assert_eq!(report.strategy, Strategy::DualPkey, "{report}");
         assert_eq!(report.attempts.len(), 1, "{report}");
@@ -67,29 +58,17 @@ fn running_out_of_keys_means_the_next_strategy() {
         let platform = native();
         let mut keys: Vec<Key> = std::iter::from_fn(|| platform.key_alloc().ok()).collect();
         assert!(!keys.is_empty());
-        let request = RegionRequest {
-            name: "keys",
-            reserve: MIB,
-            near: None,
-            strategy: None,
-        };
+        let request = RegionRequest { name: "keys", reserve: MIB, near: None, strategy: None };
         let (region, report) = Region::create(Arc::clone(&platform), &request).unwrap();
         assert_eq!(report.strategy, Strategy::DualTransient, "{report}");
         assert!(
             matches!(
                 report.attempts[0].outcome,
-                Outcome::Refused(OsError {
-                    call: "pkey_alloc",
-                    errno: libc::ENOSPC,
-                    ..
-                })
+                Outcome::Refused(OsError { call: "pkey_alloc", errno: libc::ENOSPC, .. })
             ),
             "{report}"
         );
-        assert!(
-            matches!(report.attempts[1].outcome, Outcome::Skipped(_)),
-            "{report}"
-        );
+        assert!(matches!(report.attempts[1].outcome, Outcome::Skipped(_)), "{report}");
         assert_eq!(call(write(&region, 0, &returning(3))), 3);
         // With one key back, one region gets it, and gives it back each time.
         // SAFETY: no mapping carries it.
@@ -112,11 +91,7 @@ fn w2_scopes_nest_and_restore_what_they_found() {
             let inner = protection.open(platform);
             assert_eq!(inner.0, KeyAccess::Open);
             protection.close(platform, inner);
-            assert_eq!(
-                rights(&region),
-                KeyAccess::Open,
-                "still inside the outer scope"
-            );
+            assert_eq!(rights(&region), KeyAccess::Open, "still inside the outer scope");
             protection.close(platform, outer);
             assert_eq!(rights(&region), outside(strategy));
         }
@@ -125,24 +100,21 @@ fn w2_scopes_nest_and_restore_what_they_found() {
 
 #[test]
 fn w2_a_thread_born_inside_a_scope_loses_its_rights_when_it_attaches() {
-    with_keys(
-        "w2_a_thread_born_inside_a_scope_loses_its_rights_when_it_attaches",
-        || {
-            for (strategy, memory) in KEYED {
-                let region = rung(strategy, memory).unwrap();
-                let (platform, protection) = (region.platform(), region.protection());
-                let before = protection.open(platform);
-                std::thread::scope(|scope| {
-                    scope.spawn(|| {
-                        assert_eq!(rights(&region), KeyAccess::Open, "threads inherit");
-                        protection.attach(platform);
-                        assert_eq!(rights(&region), outside(strategy));
-                    });
+    with_keys("w2_a_thread_born_inside_a_scope_loses_its_rights_when_it_attaches", || {
+        for (strategy, memory) in KEYED {
+            let region = rung(strategy, memory).unwrap();
+            let (platform, protection) = (region.platform(), region.protection());
+            let before = protection.open(platform);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    assert_eq!(rights(&region), KeyAccess::Open, "threads inherit");
+                    protection.attach(platform);
+                    assert_eq!(rights(&region), outside(strategy));
                 });
-                protection.close(platform, before);
-            }
-        },
-    );
+            });
+            protection.close(platform, before);
+        }
+    });
 }
 
 #[test]
@@ -181,56 +153,42 @@ extern "C" fn look(_signal: i32) {
     let entry = region.span().start;
     SEEN[0].store(u64::from(call(entry)), Ordering::Relaxed);
     SEEN[1].store(load(region, entry), Ordering::Relaxed);
-    SEEN[2].store(
-        u64::from(rights(region) == KeyAccess::Closed),
-        Ordering::Relaxed,
-    );
+    SEEN[2].store(u64::from(rights(region) == KeyAccess::Closed), Ordering::Relaxed);
     SEEN[3].fetch_add(1, Ordering::Relaxed);
 }
 
 #[test]
 fn w2_handlers_run_without_rights_and_scopes_survive_them() {
-    with_keys(
-        "w2_handlers_run_without_rights_and_scopes_survive_them",
-        || {
-            // SAFETY: installs a handler; the process is this test's own.
-            unsafe { libc::signal(libc::SIGUSR1, look as *const () as usize) };
-            for (strategy, memory) in KEYED {
-                let region = Arc::new(rung(strategy, memory).unwrap());
-                let entry = write(&region, 0, &returning(8));
-                *REGION.lock().unwrap() = Some(Arc::clone(&region));
-                let word = load(&region, entry);
-                let raise_and_check = || {
-                    let times = SEEN[3].load(Ordering::Relaxed);
-                    // SAFETY: a signal to this thread, handled above.
-                    assert_eq!(unsafe { libc::raise(libc::SIGUSR1) }, 0);
-                    assert_eq!(SEEN[3].load(Ordering::Relaxed), times + 1);
-                    assert_eq!(
-                        SEEN[0].load(Ordering::Relaxed),
-                        8,
-                        "code runs in the handler"
-                    );
-                    assert_eq!(SEEN[1].load(Ordering::Relaxed), word, "and can be read");
-                    assert_eq!(SEEN[2].load(Ordering::Relaxed), 1, "but the key is closed");
-                };
+    with_keys("w2_handlers_run_without_rights_and_scopes_survive_them", || {
+        // SAFETY: installs a handler; the process is this test's own.
+        unsafe { libc::signal(libc::SIGUSR1, look as *const () as usize) };
+        for (strategy, memory) in KEYED {
+            let region = Arc::new(rung(strategy, memory).unwrap());
+            let entry = write(&region, 0, &returning(8));
+            *REGION.lock().unwrap() = Some(Arc::clone(&region));
+            let word = load(&region, entry);
+            let raise_and_check = || {
+                let times = SEEN[3].load(Ordering::Relaxed);
+                // SAFETY: a signal to this thread, handled above.
+                assert_eq!(unsafe { libc::raise(libc::SIGUSR1) }, 0);
+                assert_eq!(SEEN[3].load(Ordering::Relaxed), times + 1);
+                assert_eq!(SEEN[0].load(Ordering::Relaxed), 8, "code runs in the handler");
+                assert_eq!(SEEN[1].load(Ordering::Relaxed), word, "and can be read");
+                assert_eq!(SEEN[2].load(Ordering::Relaxed), 1, "but the key is closed");
+            };
+            raise_and_check();
+            assert_eq!(rights(&region), outside(strategy));
+            let span = Span::new(region.span().start + GRANULE, GRANULE);
+            in_window(&region, span, |window| {
                 raise_and_check();
-                assert_eq!(rights(&region), outside(strategy));
-                let span = Span::new(region.span().start + GRANULE, GRANULE);
-                in_window(&region, span, |window| {
-                    raise_and_check();
-                    assert_eq!(rights(&region), KeyAccess::Open, "the scope has them again");
-                    // SAFETY: inside an open window of ours.
-                    unsafe {
-                        region
-                            .platform()
-                            .copy_in(window.writable_at(span.start), &[1; 8])
-                    };
-                });
-                assert_eq!(load(&region, span.start), u64::from_ne_bytes([1; 8]));
-                *REGION.lock().unwrap() = None;
-            }
-        },
-    );
+                assert_eq!(rights(&region), KeyAccess::Open, "the scope has them again");
+                // SAFETY: inside an open window of ours.
+                unsafe { region.platform().copy_in(window.writable_at(span.start), &[1; 8]) };
+            });
+            assert_eq!(load(&region, span.start), u64::from_ne_bytes([1; 8]));
+            *REGION.lock().unwrap() = None;
+        }
+    });
 }
 
 /// Why strategies open the key around `populate`, and need not around
@@ -242,9 +200,7 @@ fn the_system_faults_pages_in_with_the_callers_rights() {
         let len = 4 * platform.system_page();
         for backing in [Backing::SharedAnonymous, Backing::Private] {
             let key = platform.key_alloc().unwrap();
-            let addr = platform
-                .map(backing, Place::Anywhere, len, Access::None)
-                .unwrap();
+            let addr = platform.map(backing, Place::Anywhere, len, Access::None).unwrap();
             // SAFETY: mapped just now, ours.
             unsafe { platform.protect(addr, len, Access::ReadWrite, Some(key)) }.unwrap();
             platform.set_key_access(key, KeyAccess::Closed);

@@ -54,11 +54,7 @@ fn missing(test: &str, capability: &str, why: &dyn fmt::Display) {
 
 fn rung(strategy: Strategy, memory: MemoryKind) -> OsResult<Region> {
     let platform = native();
-    let wanted = Wanted {
-        name: "protect-test",
-        len: MIB,
-        place: Place::Anywhere,
-    };
+    let wanted = Wanted { name: "protect-test", len: MIB, place: Place::Anywhere };
     let region = Region::attempt(&platform, strategy, memory, &wanted)?;
     region.protection().attach(&*platform);
     Ok(region)
@@ -101,11 +97,7 @@ pub(crate) fn on_a_kernel(test: &str) -> bool {
 
 /// Runs one test of this binary again, alone, in a process of its own.
 fn rerun(test: &str, variable: &str, value: &str) -> Output {
-    this_binary()
-        .args(["--exact", test, "--nocapture"])
-        .env(variable, value)
-        .output()
-        .unwrap()
+    this_binary().args(["--exact", test, "--nocapture"]).env(variable, value).output().unwrap()
 }
 
 /// Runs `body`, the rest of test `name` of module `module`, in a process of its

@@ -36,11 +36,7 @@ fn a_sealed_file_keeps_its_size_and_gives_pages_back() {
         assert_eq!(unsafe { libc::ftruncate(file.0, length) }, -1);
         assert_eq!(last_error("ftruncate", 0).errno, libc::EPERM);
     }
-    assert_eq!(
-        seal_file(file).unwrap_err().errno,
-        libc::EPERM,
-        "no more seals"
-    );
+    assert_eq!(seal_file(file).unwrap_err().errno, libc::EPERM, "no more seals");
     let addr = map_anywhere(Backing::File(file, 0), len, Access::ReadWrite).unwrap();
     close_file(file);
     store(addr, 1);
