@@ -431,7 +431,6 @@ impl ThreadHandle {
 
     /// Joins the epoch: what can be reached from here on stays until the guard
     /// is dropped. Wait-free.
-    #[must_use]
     pub fn pin(&self) -> Guard<'_> {
         Guard::new(self.state())
     }
