@@ -181,7 +181,9 @@ impl Pages {
         }
         let mut or_just = true;
         loop {
-            let (number, class) = self.index.lowest(need, or_just)?;
+            let Some((number, class)) = self.index.lowest(need, or_just) else {
+                return self.claim_anywhere(need, want);
+            };
             if let Some(run) = self.claim_on(number, need, want) {
                 return Some(run);
             }
@@ -194,6 +196,15 @@ impl Pages {
                 self.index.forget(number, page.class, class);
             }
         }
+    }
+
+    /// Looks at every page, before the region counts as exhausted: a page on
+    /// its way from one class to another may be missed by a search of the
+    /// classes that began before it was filed under the one and came to the
+    /// other after it was gone from there, `[P4]`.
+    #[cold]
+    fn claim_anywhere(&self, need: usize, want: usize) -> Option<Run> {
+        (0..self.count).find_map(|number| self.claim_on(number, need, want))
     }
 
     /// Takes the first hole of page `number` that is long enough.
