@@ -226,7 +226,7 @@ impl ThreadState {
     /// to the epoch.
     pub(crate) fn retire(&self, dead: Dead) {
         let mut batch = self.batch.take().unwrap_or_else(Batch::new);
-        batch.push(dead);
+        batch.push(dead, self.shared().weight(dead));
         let full = batch.is_full() || batch.bytes() >= recycle::seal_bytes(self.shared());
         self.batch.set(Some(batch));
         if full {

@@ -7,11 +7,13 @@ mod common;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Barrier, mpsc};
+use std::sync::mpsc;
 use std::thread;
 
 use common::child::{self, SEGV_PKUERR};
-use common::{RESERVE, arena_of, call, call_at, code, constant, each_strategy, filter, install};
+use common::{
+    Barrier, RESERVE, arena_of, call, call_at, code, constant, each_strategy, filter, install,
+};
 use common::{maps, not_run, requires};
 use jit_arena::{Arena, CodeLayout, Executor, Running, Strategy, ThreadHandle};
 
@@ -645,7 +647,7 @@ fn h12_a_thread_asleep_while_parked_holds_nothing_up() {
             });
             let mut thread = arena.attach().unwrap();
             asleep.wait();
-            let most = churn(&arena, &mut thread, 8 << 20);
+            let most = churn(&arena, &mut thread, 20 << 20);
             assert!(most < BOUND, "{most} bytes retired at once");
             thread.collect();
             assert_eq!(arena.stats().retired_bytes, 0);
@@ -698,7 +700,7 @@ fn h12_a_thread_asleep_inside_an_executor_holds_just_that() {
             let dead = slot.invalidate().unwrap();
             let (entry, bytes) = (dead.addr(), dead.code_len());
             drop(dead);
-            let most = churn(&arena, &mut thread, 8 << 20);
+            let most = churn(&arena, &mut thread, 20 << 20);
             assert!(most < BOUND, "{most} bytes retired at once");
             thread.collect();
             let stats = arena.stats();
@@ -707,7 +709,7 @@ fn h12_a_thread_asleep_inside_an_executor_holds_just_that() {
             arena.verify().unwrap();
             assert_eq!(common::bytes_at(entry, bytes), code::call_helper(0xA11));
             awake.wait();
-            // It goes on in code that was dropped eight megabytes ago.
+            // It goes on in code that was dropped twenty megabytes ago.
             assert_eq!(sleeper.join().unwrap(), 0xA11);
             (entry, bytes)
         });
@@ -745,7 +747,7 @@ fn h12_a_thread_that_loops_lets_the_epoch_move_at_safepoints() {
             running.wait();
             drop(slot.invalidate());
             dropped.wait();
-            churn(&arena, &mut thread, 8 << 20);
+            churn(&arena, &mut thread, 20 << 20);
             while arena.stats().retired_executors > 1 {
                 thread.collect();
                 thread::yield_now();

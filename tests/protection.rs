@@ -9,12 +9,11 @@ use std::fs::File;
 use std::hint::black_box;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use common::child::{self, Ended, SEGV_ACCERR, SEGV_MAPERR, SEGV_PKUERR};
-use common::{bytes_at, call, call_at, code, constant, install, maps};
+use common::{Barrier, bytes_at, call, call_at, code, constant, install, maps};
 use jit_arena::{Arena, CodeLayout, Executor, Strategy, ThreadHandle};
 
 /// Says which address is accessed next.

@@ -105,7 +105,7 @@ pub(crate) fn recycle(thread: &ThreadState) -> usize {
     let mut ready: Vec<Span> = Vec::with_capacity(lot.len());
     for dead in lot {
         if dead.is_held(&held) {
-            waiting.push(dead);
+            waiting.push(dead, dead.span.len);
         } else {
             take_off(thread, dead, &mut ready);
         }
@@ -117,7 +117,7 @@ pub(crate) fn recycle(thread: &ThreadState) -> usize {
         refused.append(&mut ready);
     }
     for span in refused {
-        waiting.push(Dead { span, was: Was::Unit });
+        waiting.push(Dead { span, was: Was::Unit }, span.len);
     }
     if !waiting.is_empty() {
         shared.waiting.push(waiting);

@@ -3,6 +3,9 @@
 
 #![allow(dead_code, reason = "each test crate uses a part")]
 
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
 use jit_arena::{Arena, BuildError, Builder, Executor, Strategy, ThreadHandle};
 
 pub(crate) mod child;
@@ -131,5 +134,38 @@ impl Random {
         for at in (1..items.len()).rev() {
             items.swap(at, self.below(at + 1));
         }
+    }
+}
+
+/// A barrier that gives up: where one thread fails, the others must not wait
+/// for it for ever.
+pub(crate) struct Barrier {
+    threads: usize,
+    /// How often threads have come so far.
+    arrivals: Mutex<usize>,
+    changed: Condvar,
+}
+
+/// Far more than any thread here takes, emulated machines included.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+impl Barrier {
+    pub(crate) fn new(threads: usize) -> Self {
+        Self { threads, arrivals: Mutex::new(0), changed: Condvar::new() }
+    }
+
+    /// Returns once all threads have come.
+    ///
+    /// # Panics
+    ///
+    /// If one of them does not.
+    pub(crate) fn wait(&self) {
+        let mut arrivals = self.arrivals.lock().unwrap();
+        *arrivals += 1;
+        let all = arrivals.next_multiple_of(self.threads);
+        self.changed.notify_all();
+        let (_arrivals, timeout) =
+            self.changed.wait_timeout_while(arrivals, PATIENCE, |seen| *seen < all).unwrap();
+        assert!(!timeout.timed_out(), "another thread did not come");
     }
 }
