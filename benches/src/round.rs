@@ -264,6 +264,8 @@ impl<R: Rival> Hand<R> {
         Report { start, end, cpu: cpu_time().saturating_sub(cpu), ops, latency }
     }
 
+    // Out of line, so that a profiler can be told to look at nothing else.
+    #[inline(never)]
     fn churn_direct(&mut self, mut count: usize) {
         while count > 0 {
             let ops = self.churn.next(count);

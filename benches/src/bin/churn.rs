@@ -116,10 +116,13 @@ fn main() {
         );
         let usage = crew.usage();
         if usage.live > 0 && usage.committed > 0 {
+            let part = |bytes: usize| bytes as f64 / usage.live as f64;
             println!(
-                "{:16} committed / live {:.3}",
+                "{:16} of live: committed {:.3}, retired {:.3}, holes {:.3}",
                 "",
-                usage.committed as f64 / usage.live as f64
+                part(usage.committed),
+                part(usage.retired),
+                part(usage.holes)
             );
         }
     }

@@ -43,7 +43,12 @@ impl Rival for Ours {
 
     fn usage(&self) -> Usage {
         let stats = self.0.stats();
-        Usage { live: stats.live_bytes as usize, committed: stats.committed_bytes as usize }
+        Usage {
+            live: stats.live_bytes as usize,
+            committed: stats.committed_bytes as usize,
+            retired: stats.retired_bytes as usize,
+            holes: stats.hole_bytes as usize,
+        }
     }
 }
 

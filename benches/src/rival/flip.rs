@@ -56,7 +56,7 @@ impl Free {
     /// What is used; what was ever touched counts as held.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        Usage { live: self.live, committed: self.high.next_multiple_of(PAGE) }
+        Usage { live: self.live, committed: self.high.next_multiple_of(PAGE), ..Usage::default() }
     }
 }
 

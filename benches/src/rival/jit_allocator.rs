@@ -58,7 +58,7 @@ impl Rival for Port {
 
     /// It keeps no count of what it holds.
     fn usage(&self) -> Usage {
-        Usage { live: self.0.lock().expect("allocator").live, committed: 0 }
+        Usage { live: self.0.lock().expect("allocator").live, committed: 0, ..Usage::default() }
     }
 }
 

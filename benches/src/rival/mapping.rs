@@ -30,7 +30,7 @@ impl Rival for Mappings {
     }
 
     fn usage(&self) -> Usage {
-        Usage { live: 0, committed: self.0.load(Ordering::Relaxed) }
+        Usage { live: 0, committed: self.0.load(Ordering::Relaxed), ..Usage::default() }
     }
 }
 

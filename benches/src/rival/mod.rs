@@ -52,6 +52,10 @@ pub struct Usage {
     pub live: usize,
     /// Held from the system, in whole system pages.
     pub committed: usize,
+    /// Freed and not yet fit for use again.
+    pub retired: usize,
+    /// Held and free.
+    pub holes: usize,
 }
 
 /// Why a rival is not measured here.

@@ -74,7 +74,7 @@ impl Rival for Probe {
 
     fn usage(&self) -> Usage {
         let committed = self.0.views.writable.len;
-        Usage { live: committed, committed }
+        Usage { live: committed, committed, ..Usage::default() }
     }
 }
 

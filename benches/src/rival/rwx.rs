@@ -89,7 +89,11 @@ impl SharedHeap {
     #[must_use]
     pub fn usage(&self) -> Usage {
         let heap = self.0.heap.lock().expect("heap");
-        Usage { live: heap.live, committed: heap.high.next_multiple_of(view::PAGE) }
+        Usage {
+            live: heap.live,
+            committed: heap.high.next_multiple_of(view::PAGE),
+            ..Usage::default()
+        }
     }
 }
 
