@@ -121,9 +121,11 @@ impl ThreadState {
                 bytes: need * GRANULE,
                 live: stats.live_bytes as usize,
                 retired: stats.retired_bytes as usize,
-                holes: shared.region.span().len.saturating_sub(
-                    (stats.committed_bytes - stats.hole_bytes) as usize,
-                ),
+                holes: shared
+                    .region
+                    .span()
+                    .len
+                    .saturating_sub((stats.committed_bytes - stats.hole_bytes) as usize),
                 reserved: shared.region.span().len,
             });
         };
@@ -142,10 +144,15 @@ impl ThreadState {
     /// back what is free.
     fn commit(&self, run: Run) -> Result<(), OsError> {
         let shared = self.shared();
-        shared.pages.commit(&shared.region, run).or_else(|_| {
+        let committed = shared.pages.commit(&shared.region, run).or_else(|_| {
             recycle::collect(self);
             shared.pages.commit(&shared.region, run)
-        })
+        })?;
+        if committed > 0 {
+            let before = shared.free_bytes().saturating_sub(committed);
+            shared.watermark.committed(committed, before, shared.pages.committed_bytes());
+        }
+        Ok(())
     }
 
     /// Granules the next claim should have: twice the last one's, bounded, and

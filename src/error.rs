@@ -197,7 +197,9 @@ pub enum WriteError {
 impl fmt::Display for WriteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Foreign => f.write_str("the reservation was made by another handle: use that one"),
+            Self::Foreign => {
+                f.write_str("the reservation was made by another handle: use that one")
+            }
             Self::Sealed => f.write_str(
                 "the write scope that made this reservation has closed: write it in that scope, \
                  or reserve it outside any",
@@ -250,7 +252,9 @@ pub struct PublishError {
 impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
-            PublishErrorKind::Foreign => f.write_str("the reservation was made by another handle: use that one"),
+            PublishErrorKind::Foreign => {
+                f.write_str("the reservation was made by another handle: use that one")
+            }
             PublishErrorKind::Unwritten => {
                 f.write_str("nothing was written to the reservation: write it in a write scope")
             }

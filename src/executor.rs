@@ -144,11 +144,11 @@ impl Drop for Executor {
             }
         });
         // Never attached, or exiting.
-        if let Some(shared) = owned {
-            if let Some(dead) = bury(shared.get(), self.entry) {
-                shared.get().unattached.count_retired(dead.bytes());
-                shared.get().orphan(dead);
-            }
+        if let Some(shared) = owned
+            && let Some(dead) = bury(shared.get(), self.entry)
+        {
+            shared.get().unattached.count_retired(dead.bytes());
+            shared.get().orphan(dead);
         }
     }
 }

@@ -74,11 +74,8 @@ fn verify_executors(
         let run = pages.run(span);
         for granule in run.start..run.end() {
             let home = pages.page(granule / pages.granules());
-            let taken =
-                bitmap::test(home.taken, granule % pages.granules(), Ordering::Acquire);
-            ensure(taken, "B1", || {
-                format!("a granule of the executor at {start:#x} is nobody's")
-            })?;
+            let taken = bitmap::test(home.taken, granule % pages.granules(), Ordering::Acquire);
+            ensure(taken, "B1", || format!("a granule of the executor at {start:#x} is nobody's"))?;
         }
         for touched in run.start / pages.granules()..=(run.end() - 1) / pages.granules() {
             touching[touched] += 1;

@@ -14,4 +14,5 @@
 pub mod machine;
 pub mod rival;
 pub mod round;
+pub mod trace;
 pub mod workload;

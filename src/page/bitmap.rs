@@ -139,12 +139,7 @@ fn take_word(word: &AtomicU64, mask: u64) -> bool {
         // Acquire [D3]: pairs with the Release in `release`, so that the new
         // owner's writes come after the trap fill (and the discard) of the
         // old one's.
-        match word.compare_exchange_weak(
-            seen,
-            seen | mask,
-            Ordering::Acquire,
-            Ordering::Relaxed,
-        ) {
+        match word.compare_exchange_weak(seen, seen | mask, Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) => return true,
             Err(now) => seen = now,
         }

@@ -2,7 +2,7 @@
 //! granules, lowest address first, in a bounded number of steps whatever the
 //! number of pages.
 //!
-//! Pages are filed under the class of their longest hole, two classes to an
+//! Pages are filed under the class of their longest hole, four classes to an
 //! octave. Each class is a [`HintSet`]: a bitmap of pages with bitmaps of
 //! non-empty words above it. All of it is a *hint*: a page found here may have
 //! lost its hole (the page's own bitmap decides, and the finder files the page
@@ -16,10 +16,13 @@ use crate::sync::{AtomicU64, Ordering, zeroed_words};
 
 use super::bitmap::{self, WORD};
 
-/// The class of a longest hole: 0 for no hole, otherwise 1 + 2 × octave, plus
-/// one from the middle of the octave on.
+/// The class of a longest hole: 0 for no hole, otherwise 1 + 4 × octave, plus
+/// one for each quarter of the octave passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Class(u64);
+
+/// Binary digits of a hole's length that its class tells, below the highest.
+const STEPS: u32 = 2;
 
 impl Class {
     /// The class that holes of `granules` are filed under.
@@ -27,9 +30,10 @@ impl Class {
         if granules == 0 {
             return Self(0);
         }
-        let octave = granules.ilog2() as u64;
-        let half = if octave == 0 { 0 } else { (granules >> (octave - 1)) as u64 & 1 };
-        Self(1 + 2 * octave + half)
+        let octave = granules.ilog2();
+        // The bits below the highest, as many as a class distinguishes.
+        let part = (granules << STEPS >> octave) as u64 & ((1 << STEPS) - 1);
+        Self(1 + ((octave as u64) << STEPS) + part)
     }
 
     /// The smallest hole filed under this class, in granules.
@@ -37,8 +41,8 @@ impl Class {
         if self.0 == 0 {
             return 0;
         }
-        let (octave, half) = ((self.0 - 1) / 2, (self.0 - 1) % 2);
-        ((2 + half as usize) << octave) >> 1
+        let (octave, part) = ((self.0 - 1) >> STEPS, (self.0 - 1) & ((1 << STEPS) - 1));
+        (((1 << STEPS) + part as usize) << octave).div_ceil(1 << STEPS)
     }
 
     /// The lowest class whose every hole holds `granules`.
@@ -284,11 +288,11 @@ mod tests {
         let index = Index::new(8, 1024);
         let words: Vec<_> = (0..8).map(|_| AtomicU64::new(0)).collect();
         index.raise(5, &words[5], 40);
-        index.raise(3, &words[3], 10);
-        assert_eq!(index.lowest(10, false).map(|it| it.0), Some(5), "10 is not a class's least");
-        assert_eq!(index.lowest(10, true).map(|it| it.0), Some(3));
-        assert_eq!(index.lowest(33, false), None);
-        assert_eq!(index.lowest(33, true).map(|it| it.0), Some(5));
+        index.raise(3, &words[3], 11);
+        assert_eq!(index.lowest(11, false).map(|it| it.0), Some(5), "11 is not a class's least");
+        assert_eq!(index.lowest(11, true).map(|it| it.0), Some(3));
+        assert_eq!(index.lowest(41, false), None);
+        assert_eq!(index.lowest(41, true).map(|it| it.0), Some(5));
         index.refile(5, &words[5], || 2);
         assert_eq!(index.lowest(3, true).map(|it| it.0), Some(3));
         assert!(index.is_filed(5, &words[5], 2));

