@@ -92,7 +92,7 @@ pub struct Crew {
     tasks: Vec<Sender<Task>>,
     reports: Receiver<Report>,
     workers: Vec<JoinHandle<()>>,
-    usage: Box<dyn Fn() -> Usage>,
+    usage: Box<dyn Fn() -> (Usage, String)>,
 }
 
 impl Crew {
@@ -120,7 +120,7 @@ impl Crew {
             }));
         }
         let name = rival.name();
-        let crew = Self { name, tasks, reports, workers, usage: Box::new(move || rival.usage()) };
+        let crew = Self { name, tasks, reports, workers, usage: Box::new(move || (rival.usage(), rival.note())) };
         // Hands answer only once they are full.
         crew.churn(plan.threads);
         crew
@@ -135,7 +135,13 @@ impl Crew {
     /// What the rival holds now.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        (self.usage)()
+        (self.usage)().0
+    }
+
+    /// What else the rival has to say.
+    #[must_use]
+    pub fn note(&self) -> String {
+        (self.usage)().1
     }
 
     /// Replaces `ops` executors in all.

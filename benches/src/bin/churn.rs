@@ -125,5 +125,8 @@ fn main() {
                 part(usage.holes)
             );
         }
+        if !crew.note().is_empty() {
+            println!("{:16} {}", "", crew.note());
+        }
     }
 }

@@ -50,6 +50,17 @@ impl Rival for Ours {
             holes: stats.hole_bytes as usize,
         }
     }
+
+    fn note(&self) -> String {
+        let stats = self.0.stats();
+        let per = |count: u64| count as f64 / stats.installs.max(1) as f64;
+        format!(
+            "per install: claims {:.3}, lots {:.4}, bytes trimmed {:.1}",
+            per(stats.claims),
+            per(stats.recycled_lots),
+            per(stats.trimmed_bytes)
+        )
+    }
 }
 
 /// See the module.

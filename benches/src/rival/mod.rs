@@ -24,6 +24,11 @@ pub trait Rival: Send + Sync + 'static {
 
     /// What it holds, at a quiescent moment.
     fn usage(&self) -> Usage;
+
+    /// What else is worth a line in a table.
+    fn note(&self) -> String {
+        String::new()
+    }
 }
 
 /// A thread's part of an allocator.
