@@ -96,7 +96,6 @@ impl ThreadState {
                 max: shared.region.span().len,
             });
         }
-        let near = self.claim.get().start;
         if shared.units.are_coarse() {
             // What goes back must not be under a window of ours.
             self.close_window();
@@ -105,15 +104,14 @@ impl ThreadState {
         recycle::before_claim(self);
 
         let want = self.next_appetite(need);
-        let near = shared.pages.number_at(near);
-        let mut run = shared.pages.claim(need, want, near);
+        let mut run = shared.pages.claim(need, want);
         let grows = |run: Option<Run>| run.is_none_or(|run| !shared.pages.is_committed(run));
         if grows(run) && recycle::push(self) {
             // Better a hole that just came to be than more memory.
             if let Some(run) = run {
                 shared.pages.release(run);
             }
-            run = shared.pages.claim(need, want, near);
+            run = shared.pages.claim(need, want);
         }
         if run.is_none() && recycle::reclaim(self) {
             // Full, so nothing that could be free may stay retired.

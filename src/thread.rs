@@ -475,7 +475,9 @@ impl ThreadHandle {
         let mut reservation = self.reserve(layout)?;
         let mut scope = self.write();
         scope.write_at(&mut reservation, 0, code)?;
-        scope.write_at(&mut reservation, code.len(), data)?;
+        if !data.is_empty() {
+            scope.write_at(&mut reservation, code.len(), data)?;
+        }
         drop(scope);
         Ok(self.publish(reservation)?)
     }
