@@ -77,9 +77,8 @@ fn verify_executors(
             let taken = bitmap::test(home.taken, granule % pages.granules(), Ordering::Acquire);
             ensure(taken, "B1", || format!("a granule of the executor at {start:#x} is nobody's"))?;
         }
-        for touched in run.start / pages.granules()..=(run.end() - 1) / pages.granules() {
-            touching[touched] += 1;
-        }
+        let (first, last) = (run.start / pages.granules(), (run.end() - 1) / pages.granules());
+        touching[first..=last].iter_mut().for_each(|count| *count += 1);
         // Acquire: pairs with whoever marked it; exact at quiescence.
         if bitmap::test(page.retired, at, Ordering::Acquire) {
             seen.retired += 1;

@@ -139,8 +139,7 @@ fn offer(strategy: Strategy) -> Offer {
 fn why_not(error: &(dyn Error + Send + Sync + 'static)) -> String {
     match error.downcast_ref() {
         Some(BuildError::Region(RegionError::Refused { attempts, .. })) => {
-            let refused = attempts.iter().map(|a| format!("{} ({} memory)", a.outcome, a.memory));
-            refused.collect::<Vec<_>>().join("; ")
+            attempts.iter().map(|a| a.outcome.to_string()).collect::<Vec<_>>().join("; ")
         }
         _ => chain(error),
     }
@@ -175,27 +174,21 @@ impl DoctorReport {
         );
         // Writing to a string cannot fail.
         let _ = write!(text, "protection strategy: {} on {} memory", self.strategy, self.memory);
-        for passed in self.passed_over() {
-            let _ = write!(text, "\n  not {}: {}", passed.0, passed.1);
+        for (strategy, why) in self.passed_over() {
+            let _ = write!(text, "\n  not {strategy}: {why}");
         }
         text
     }
 
     /// The strategies that are better than the one chosen, and why each was
     /// passed over.
-    fn passed_over(&self) -> Vec<(&'static str, String)> {
+    fn passed_over(&self) -> Vec<(Strategy, String)> {
         let better = Strategy::ALL.into_iter().take_while(|s| *s != self.strategy);
-        better.filter_map(|s| self.why_passed_over(s)).collect()
-    }
-
-    fn why_passed_over(&self, strategy: Strategy) -> Option<(&'static str, String)> {
-        let outcomes: Vec<_> = self
-            .attempts
-            .iter()
-            .filter(|attempt| attempt.strategy == strategy.name())
-            .map(|attempt| format!("{} ({} memory)", attempt.outcome, attempt.memory))
-            .collect();
-        (!outcomes.is_empty()).then(|| (strategy.name(), outcomes.join("; ")))
+        let told = better.map(|strategy| {
+            let outcomes = self.attempts.iter().filter(|a| a.strategy == strategy.name());
+            (strategy, outcomes.map(|a| a.outcome.as_str()).collect::<Vec<_>>().join("; "))
+        });
+        told.filter(|(_, why)| !why.is_empty()).collect()
     }
 
     /// The long form.
@@ -210,7 +203,7 @@ impl DoctorReport {
         );
         for offer in &self.strategies {
             let state = match (&offer.why_not, offer.by_default) {
-                (Some(why), _) => format!("not here: {why}"),
+                (Some(why), _) => why.clone(),
                 (None, true) => "works".to_owned(),
                 (None, false) => "works; only when asked for".to_owned(),
             };

@@ -147,16 +147,17 @@ fn stress(options: StressOptions, output: Output) -> Result<StressReport, Failur
 
 fn stress_text(stress: &StressReport) -> String {
     format!(
-        "stress: {} operations of {} threads in {:.1} s, {} threads born, {} parks, {} safepoints, \
-         {} compared, seed {}; every count exact in each of {} rounds, nothing live at the end",
+        "stress: {} operations of {} threads in {:.1} s, seed {}\n  \
+         {} threads born, {} parks, {} safepoints, {} of code compared\n  \
+         every count exact after each of {} rounds, nothing live at the end",
         human::count(stress.operations),
         stress.threads,
         stress.seconds,
+        stress.seed,
         human::count(stress.threads_born),
         human::count(stress.parks),
         human::count(stress.safepoints),
         human::bytes(stress.compared_bytes),
-        stress.seed,
         stress.rounds,
     )
 }

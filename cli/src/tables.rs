@@ -97,7 +97,10 @@ pub fn work(replays: &[ReplayReport], stress: &[StressReport]) -> String {
         "worst\ndrop",
         "W+X\nseen",
     ];
-    format!("Work and pauses\n{}", table(&header, replays.chain(stress).collect()))
+    format!(
+        "Work, and pauses with whatever else the machine did meanwhile\n{}",
+        table(&header, replays.chain(stress).collect())
+    )
 }
 
 fn seen(wx_mappings: Option<usize>) -> String {

@@ -188,3 +188,64 @@ fn own_mappings_always_have_padding() {
     let padded = |bytes| Shape { code: bytes, data: 0 }.padded(4096);
     assert_eq!((padded(1), padded(4095), padded(4096), padded(4097)), (4096, 4096, 8192, 8192));
 }
+
+/// What a replay relies on.
+fn assert_replayable(trace: &Trace) {
+    let mut states = vec![None; trace.executors.len()];
+    let (mut next, mut before) = (0, 0);
+    for event in &trace.events {
+        assert!(event.t_ns >= before);
+        before = event.t_ns;
+        let state = &mut states[event.executor as usize];
+        match event.op {
+            Op::Alloc => {
+                assert_eq!((event.executor, *state), (next, None));
+                next += 1;
+                *state = Some(true);
+            }
+            Op::Free => assert_eq!(state.replace(false), Some(true)),
+        }
+    }
+    assert!(!trace.events.is_empty() && states.iter().all(Option::is_some));
+    assert!(trace.executors.iter().all(|shape| shape.code > 0 && shape.bytes() <= 4 << 20));
+}
+
+#[test]
+fn whatever_the_bytes_a_trace_that_is_read_can_be_replayed() {
+    let mut text = HEADER.to_owned();
+    for id in 0..60 {
+        text.push_str(&format!("{},{},a,{id},{},{},4096\n", 10 * id, id % 3, 100 + id, 7 * id));
+        if id % 2 == 1 {
+            text.push_str(&format!("{},0,f,{}\n", 10 * id + 5, id / 2));
+        }
+    }
+    let mut random = fastrand::Rng::with_seed(5);
+    let (mut read, mut refused) = (0, 0);
+    for (original, rounds) in [(text.clone().into_bytes(), 3000), (gzip(&text), 1000)] {
+        for _ in 0..rounds {
+            let mut bytes = original.clone();
+            for _ in 0..random.usize(1..4) {
+                let at = random.usize(..bytes.len());
+                match random.u8(..5) {
+                    0 => bytes[at] = random.u8(..),
+                    1 => bytes[at] = *random.choice(b"0123456789,af\n\r\"-").expect("not empty"),
+                    2 => bytes.insert(at, *random.choice(b"0123456789,\n\"").expect("not empty")),
+                    3 => drop(bytes.remove(at)),
+                    _ => bytes.truncate(at.max(1)),
+                }
+            }
+            match Trace::read("x.csv", &bytes[..]) {
+                Ok(trace) => {
+                    assert_replayable(&trace);
+                    read += 1;
+                }
+                Err(error) => {
+                    assert!(error.to_string().starts_with("x.csv"), "{error}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    // Some changes do no harm; most do.
+    assert!(read > 100 && refused > 1000, "{read} read, {refused} refused");
+}
