@@ -96,7 +96,6 @@ impl ThreadState {
                 max: shared.region.span().len,
             });
         }
-        let near = self.claim.get().start;
         if shared.units.are_coarse() {
             // What goes back must not be under a window of ours.
             self.close_window();
@@ -105,15 +104,18 @@ impl ThreadState {
         recycle::before_claim(self);
 
         let want = self.next_appetite(need);
-        let near = shared.pages.number_at(near);
-        let mut run = shared.pages.claim(need, want, near);
+        let mut run = shared.pages.claim(need, want);
         let grows = |run: Option<Run>| run.is_none_or(|run| !shared.pages.is_committed(run));
         if grows(run) && recycle::push(self) {
             // Better a hole that just came to be than more memory.
             if let Some(run) = run {
                 shared.pages.release(run);
             }
-            run = shared.pages.claim(need, want, near);
+            run = shared.pages.claim(need, want);
+        }
+        if run.is_none() && recycle::reclaim(self) {
+            // Full, so nothing that could be free may stay retired.
+            run = shared.pages.claim(need, want);
         }
         let Some(run) = run else {
             let stats = shared.stats();
@@ -121,9 +123,11 @@ impl ThreadState {
                 bytes: need * GRANULE,
                 live: stats.live_bytes as usize,
                 retired: stats.retired_bytes as usize,
-                holes: shared.region.span().len.saturating_sub(
-                    (stats.committed_bytes - stats.hole_bytes) as usize,
-                ),
+                holes: shared
+                    .region
+                    .span()
+                    .len
+                    .saturating_sub((stats.committed_bytes - stats.hole_bytes) as usize),
                 reserved: shared.region.span().len,
             });
         };
@@ -142,10 +146,15 @@ impl ThreadState {
     /// back what is free.
     fn commit(&self, run: Run) -> Result<(), OsError> {
         let shared = self.shared();
-        shared.pages.commit(&shared.region, run).or_else(|_| {
+        let committed = shared.pages.commit(&shared.region, run).or_else(|_| {
             recycle::collect(self);
             shared.pages.commit(&shared.region, run)
-        })
+        })?;
+        if committed > 0 {
+            let before = shared.free_bytes().saturating_sub(committed);
+            shared.watermark.committed(committed, before, shared.pages.committed_bytes());
+        }
+        Ok(())
     }
 
     /// Granules the next claim should have: twice the last one's, bounded, and

@@ -1,4 +1,5 @@
-//! Guards: while one lives, nothing that its thread can reach is recycled.
+//! Guards: while one lives, nothing that its thread can reach is recycled,
+//! `[E1]`.
 //!
 //! A guard pins the epoch (Fraser, *Practical Lock-Freedom*, 2004, as
 //! crossbeam-epoch does it). A thread that loops for long, or sleeps, would

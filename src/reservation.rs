@@ -117,7 +117,8 @@ impl Reservation {
 
     /// The executor this has become.
     pub(crate) fn into_executor(mut self) -> Executor {
-        Executor::from_owned(self.shared.take(), self.entry)
+        let [header, _] = self.block.encode();
+        Executor::from_owned(self.shared.take(), self.entry, header)
     }
 }
 

@@ -240,6 +240,8 @@ impl Drop for WriteScope<'_> {
 
 impl fmt::Debug for WriteScope<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WriteScope").field("window", &self.thread.window.get()).finish_non_exhaustive()
+        f.debug_struct("WriteScope")
+            .field("window", &self.thread.window.get())
+            .finish_non_exhaustive()
     }
 }

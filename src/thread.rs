@@ -8,27 +8,24 @@
 
 use core::cell::{Cell, RefCell, UnsafeCell};
 use core::fmt;
-use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
 
 use crate::arena::{ArenaRef, Shared, drop_refs};
 use crate::claim::Claim;
-use crate::error::{
-    AttachError, InstallError, PublishError, PublishErrorKind, ReserveError,
-};
+use crate::error::{AttachError, InstallError, PublishError, PublishErrorKind, ReserveError};
 use crate::executor::Executor;
 use crate::guard::Guard;
 use crate::layout::CodeLayout;
 use crate::protect::Window;
 use crate::reclaim::recycle;
-use crate::reclaim::retire::{Batch, Dead};
+use crate::reclaim::retire::{Batch, Dead, Ripe};
 use crate::reclaim::scheme::{Local, Pin};
 use crate::registry::Record;
 use crate::reservation::Reservation;
 use crate::scope::{OpenWindow, WriteScope};
 use crate::stats::{self, Tallies};
-use crate::sync::{Ordering, thread_local};
+use crate::sync::thread_local;
 use crate::units::Span;
 
 /// Arena handles a thread draws at a time.
@@ -232,7 +229,7 @@ impl ThreadState {
     /// to the epoch.
     pub(crate) fn retire(&self, dead: Dead) {
         let mut batch = self.batch.take().unwrap_or_else(Batch::new);
-        batch.push(dead);
+        batch.push(dead, self.shared().weight(dead));
         let full = batch.is_full() || batch.bytes() >= recycle::seal_bytes(self.shared());
         self.batch.set(Some(batch));
         if full {
@@ -252,24 +249,29 @@ impl ThreadState {
 
     /// Defers a batch of executors that were unreachable before this call.
     pub(crate) fn defer(&self, batch: Box<Batch>) {
-        let shared = SharedPointer(self.shared);
-        let bytes = batch.bytes() as u64;
-        // Relaxed: steers policy.
-        self.shared().deferred.fetch_add(bytes, Ordering::Relaxed);
+        let ripe = RipePointer(NonNull::from(&*self.shared().ripe));
+        let bytes = batch.bytes();
+        self.shared().ripe.expect(bytes);
         let pin = self.local.pin();
         let handover = move || {
-            let SharedPointer(shared) = { shared };
+            let RipePointer(ripe) = { ripe };
             // SAFETY: deferred work runs before the collector is gone, and the
-            // arena drops that first of all.
-            let shared = unsafe { shared.as_ref() };
-            shared.ripe.push(batch);
-            // Relaxed: as above.
-            shared.deferred.fetch_sub(bytes, Ordering::Relaxed);
+            // arena drops that before anything else.
+            let ripe = unsafe { ripe.as_ref() };
+            ripe.arrive(batch);
         };
         // SAFETY: [D2] the handover may run on any thread: it owns what it
         // moves, and only pushes it.
         unsafe { pin.defer(handover) };
         pin.flush();
+    }
+
+    /// Bytes retired that no grace period has begun for.
+    pub(crate) fn batch_bytes(&self) -> usize {
+        let batch = self.batch.take();
+        let bytes = batch.as_ref().map_or(0, |batch| batch.bytes());
+        self.batch.set(batch);
+        bytes
     }
 
     /// Begins the grace period of what threads without a handle dropped.
@@ -291,10 +293,10 @@ struct GuardCounts {
 }
 
 /// A pointer that a deferred closure may carry to another thread.
-struct SharedPointer(NonNull<Shared>);
+struct RipePointer(NonNull<Ripe>);
 
-// SAFETY: `Shared` is Sync; see `ArenaRef`.
-unsafe impl Send for SharedPointer {}
+// SAFETY: `Ripe` is made of atomics.
+unsafe impl Send for RipePointer {}
 
 /// Runs `f` with the calling thread's state for an arena, if it has one.
 pub(crate) fn with_attached<R>(
@@ -352,10 +354,10 @@ pub(crate) fn with_kept_handle<R>(
     let found = KEPT
         .try_with(|kept| {
             let mut kept = kept.borrow_mut();
-            let at = kept.iter().position(|handle| handle.state.is_of(shared.pointer()));
+            let at = kept.iter().position(|handle| handle.state().is_of(shared.pointer()));
             let found = at.map(|at| kept.swap_remove(at));
             let abandoned: Vec<_> =
-                kept.extract_if(.., |handle| handle.state.shared().is_abandoned()).collect();
+                kept.extract_if(.., |handle| handle.state().shared().is_abandoned()).collect();
             (found, abandoned)
         })
         .map_err(|_| AttachError::ThreadExiting)?;
@@ -382,15 +384,15 @@ pub(crate) fn with_kept_handle<R>(
 /// needs_send(jit_arena::Arena::new().unwrap().attach().unwrap());
 /// ```
 pub struct ThreadHandle {
-    state: Box<ThreadState>,
-    _not_send: PhantomData<*mut ()>,
+    /// A box, reached through [`ATTACHED`] as well; not `Send`.
+    state: NonNull<ThreadState>,
 }
 
 impl ThreadHandle {
     pub(crate) fn attach(shared: &ArenaRef) -> Result<Self, AttachError> {
         let arena = shared.get();
         arena.region.protection().attach(arena.region.platform());
-        let state = Box::new(ThreadState {
+        let state = Box::leak(Box::new(ThreadState {
             shared: shared.clone().into_owned(),
             record: arena.threads.take(),
             id: arena.threads.next_id(),
@@ -411,10 +413,17 @@ impl ThreadHandle {
             unsealed: RefCell::new(Vec::new()),
             stock: Cell::new(0),
             next: Cell::new(ptr::null()),
-        });
+        }));
         // Where thread-locals are gone, drops on this thread are orphaned.
-        let _ = ATTACHED.try_with(|newest| state.next.set(newest.replace(&raw const *state)));
-        Ok(Self { state, _not_send: PhantomData })
+        let state = NonNull::from(state);
+        let handle = Self { state };
+        let _ = ATTACHED.try_with(|newest| handle.state().next.set(newest.replace(state.as_ptr())));
+        Ok(handle)
+    }
+
+    fn state(&self) -> &ThreadState {
+        // SAFETY: allocated by `attach`, freed by `drop` only.
+        unsafe { self.state.as_ref() }
     }
 
     /// Reserves place for an executor; its address is known from now on.
@@ -427,7 +436,7 @@ impl ThreadHandle {
     /// A layout that no arena takes, a region that has no such hole left, or a
     /// system that has no memory to back it. Nothing has changed then.
     pub fn reserve(&mut self, layout: CodeLayout) -> Result<Reservation, ReserveError> {
-        self.state.reserve(layout)
+        self.state().reserve(layout)
     }
 
     /// Opens a write scope: from here to its end this thread, and no other,
@@ -446,7 +455,7 @@ impl ThreadHandle {
     /// # }
     /// ```
     pub fn write(&mut self) -> WriteScope<'_> {
-        WriteScope::open(&self.state)
+        WriteScope::open(self.state())
     }
 
     /// Publishes what was written: from here on it can be run, and only read.
@@ -459,17 +468,17 @@ impl ThreadHandle {
     ///
     /// Hands the reservation back if nothing was written to it, if it belongs
     /// to another arena, or if the system refused to seal it.
+    #[expect(clippy::result_large_err, reason = "hands back what it was given")]
     pub fn publish(&mut self, reservation: Reservation) -> Result<Executor, PublishError> {
-        let state = &self.state;
-        let refuse = |kind, reservation| Err(PublishError { kind, reservation });
+        let state = self.state();
         if !reservation.is_of(state) {
-            return refuse(PublishErrorKind::Foreign, reservation);
+            return Err(PublishError { kind: PublishErrorKind::Foreign, reservation });
         }
         if !reservation.is_written() {
-            return refuse(PublishErrorKind::Unwritten, reservation);
+            return Err(PublishError { kind: PublishErrorKind::Unwritten, reservation });
         }
         if let Err(os) = state.close_unsealed(reservation.span()) {
-            return refuse(PublishErrorKind::Os(os), reservation);
+            return Err(PublishError { kind: PublishErrorKind::Os(os), reservation });
         }
         let shared = state.shared();
         let code = Span::new(reservation.entry(), reservation.len());
@@ -492,23 +501,24 @@ impl ThreadHandle {
         let mut reservation = self.reserve(layout)?;
         let mut scope = self.write();
         scope.write_at(&mut reservation, 0, code)?;
-        scope.write_at(&mut reservation, code.len(), data)?;
+        if !data.is_empty() {
+            scope.write_at(&mut reservation, code.len(), data)?;
+        }
         drop(scope);
         Ok(self.publish(reservation)?)
     }
 
     /// Joins the epoch: what can be reached from here on stays until the guard
     /// is dropped. Wait-free.
-    #[must_use]
     pub fn pin(&self) -> Guard<'_> {
-        Guard::new(&self.state)
+        Guard::new(self.state())
     }
 
     /// Retires an executor: the same as dropping it on this thread, without
     /// the look for the thread's handle. An executor of another arena is just
     /// dropped.
     pub fn retire(&mut self, executor: Executor) {
-        executor.retire_on(&self.state);
+        executor.retire_on(self.state());
     }
 
     /// Pushes reclamation as far as it goes at this moment, and gives all free
@@ -518,8 +528,8 @@ impl ThreadHandle {
     /// other threads have retired but not handed over yet. Lock-free; makes
     /// system calls.
     pub fn collect(&mut self) {
-        self.state.return_claim();
-        recycle::collect(&self.state);
+        self.state().return_claim();
+        recycle::collect(self.state());
     }
 }
 
@@ -549,10 +559,10 @@ impl ThreadState {
 
 impl Drop for ThreadHandle {
     fn drop(&mut self) {
-        let state = &self.state;
+        let state = self.state();
         // Unlinks itself: usually the newest.
         let _ = ATTACHED.try_with(|newest| {
-            let this: *const ThreadState = &raw const **state;
+            let this: *const ThreadState = self.state.as_ptr();
             if newest.get() == this {
                 newest.set(state.next.get());
                 return;
@@ -572,6 +582,9 @@ impl Drop for ThreadHandle {
         // What the system still refuses to close stays counted in the stats.
         let _ = state.close_unsealed(state.shared().region.span());
         state.record().give_back();
+        // SAFETY: a box of `attach`; nothing points to it any more: it is off
+        // the thread's list, and guards and scopes borrow this handle.
+        drop(unsafe { Box::from_raw(self.state.as_ptr()) });
     }
 }
 
@@ -589,8 +602,8 @@ impl Drop for ThreadState {
 impl fmt::Debug for ThreadHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ThreadHandle")
-            .field("claim", &self.state.claim.get())
-            .field("guards", &self.state.pins.get())
+            .field("claim", &self.state().claim.get())
+            .field("guards", &self.state().pins.get())
             .finish_non_exhaustive()
     }
 }

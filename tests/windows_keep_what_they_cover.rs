@@ -60,4 +60,3 @@ fn what_shrinking_leaves_is_not_reused_under_its_window() {
         assert_eq!(arena.stats().committed_bytes, 0, "what was withheld came back");
     });
 }
-

@@ -133,10 +133,7 @@ impl Collector {
     pub(crate) fn register(&self) -> Local {
         let index = self.0.taken.with(|taken| {
             let index = taken.trailing_ones();
-            assert!(
-                index < u64::BITS,
-                "the eager scheme has room for 64 threads"
-            );
+            assert!(index < u64::BITS, "the eager scheme has room for 64 threads");
             *taken |= 1 << index;
             index
         });
@@ -177,6 +174,7 @@ impl Local {
     }
 
     /// Whether a pin of this thread is alive.
+    #[cfg(test)]
     pub(crate) fn is_pinned(&self) -> bool {
         self.0.pins.get() != 0
     }
@@ -214,9 +212,7 @@ impl Pin {
         // Acquire of whoever runs the hand over.
         let blockers = shared.pinned.fetch_or(0, Ordering::Release);
         let handover = Box::new(handover);
-        shared
-            .deferred
-            .with(|deferred| deferred.push(Deferred { blockers, handover }));
+        shared.deferred.with(|deferred| deferred.push(Deferred { blockers, handover }));
     }
 
     /// Runs what is due.

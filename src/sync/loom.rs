@@ -1,7 +1,20 @@
 //! The primitives as loom explores them.
 
 pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
-pub(crate) use loom::thread_local;
+
+/// loom's `thread_local!`, which has no form for constants.
+macro_rules! thread_locals {
+    () => {};
+    ($(#[$attr:meta])* $vis:vis static $name:ident: $t:ty = const $init:block; $($rest:tt)*) => {
+        ::loom::thread_local! { $(#[$attr])* $vis static $name: $t = $init; }
+        $crate::sync::thread_local! { $($rest)* }
+    };
+    ($(#[$attr:meta])* $vis:vis static $name:ident: $t:ty = $init:expr; $($rest:tt)*) => {
+        ::loom::thread_local! { $(#[$attr])* $vis static $name: $t = $init; }
+        $crate::sync::thread_local! { $($rest)* }
+    };
+}
+pub(crate) use thread_locals as thread_local;
 
 /// A count that steers policy and statistics, never the algorithm: unseen by
 /// the checker, so that it adds no interleavings.
@@ -15,7 +28,45 @@ pub(crate) fn zeroed_words(len: usize) -> Box<[AtomicU64]> {
 /// What tests and simulated machines need of threads.
 #[cfg(any(test, feature = "model"))]
 pub(crate) mod thread {
-    pub(crate) use loom::thread::{JoinHandle, ThreadId, current, spawn, yield_now};
+    use core::cell::RefCell;
+    use core::sync::atomic::{AtomicUsize, Ordering};
+
+    pub(crate) use loom::thread::{JoinHandle, spawn};
+
+    loom::thread_local!(static HERE: usize = NEXT.fetch_add(1, Ordering::Relaxed));
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+    std::thread_local! {
+        /// Where on its stack each model thread was last seen, and its name.
+        static STACKS: RefCell<Vec<(usize, usize)>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// Stacks of two threads are further apart than this, and places on one
+    /// stack from which the machine is called are closer.
+    const APART: usize = 16 * 1024;
+
+    /// Names the calling thread, in thread-local destructors as well.
+    ///
+    /// In those, loom no longer says which thread runs; the stack does.
+    pub(crate) fn here() -> usize {
+        let marker = 0_u8;
+        let stack = (&raw const marker).addr();
+        STACKS.with_borrow_mut(|stacks| {
+            let known = stacks.iter_mut().find(|(at, _)| at.abs_diff(stack) < APART);
+            match (HERE.try_with(|here| *here), known) {
+                (Ok(here), Some(place)) => {
+                    *place = (stack, here);
+                    here
+                }
+                (Ok(here), None) => {
+                    stacks.push((stack, here));
+                    here
+                }
+                (Err(_), Some((_, here))) => *here,
+                (Err(_), None) => usize::MAX,
+            }
+        })
+    }
 }
 
 /// A place in simulated memory whose accesses loom watches for data races: it

@@ -15,7 +15,12 @@ pub(crate) fn zeroed_words(len: usize) -> Box<[AtomicU64]> {
 /// What tests and simulated machines need of threads.
 #[cfg(any(test, feature = "model"))]
 pub(crate) mod thread {
-    pub(crate) use shuttle::thread::{JoinHandle, ThreadId, current, spawn, yield_now};
+    pub(crate) use shuttle::thread::{JoinHandle, spawn};
+
+    /// Names the calling thread, in thread-local destructors as well.
+    pub(crate) fn here() -> usize {
+        shuttle::current::me().into()
+    }
 }
 
 /// A place in simulated memory whose accesses a checker may watch for data

@@ -20,7 +20,16 @@ pub(crate) fn zeroed_words(len: usize) -> Box<[AtomicU64]> {
 /// What tests and simulated machines need of threads.
 #[cfg(any(test, feature = "model"))]
 pub(crate) mod thread {
-    pub(crate) use std::thread::{JoinHandle, ThreadId, current, spawn, yield_now};
+    use core::sync::atomic::{AtomicUsize, Ordering};
+
+    pub(crate) use std::thread::{JoinHandle, spawn};
+
+    /// Names the calling thread, in thread-local destructors as well.
+    pub(crate) fn here() -> usize {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        std::thread_local!(static HERE: usize = NEXT.fetch_add(1, Ordering::Relaxed));
+        HERE.with(|here| *here)
+    }
 }
 
 /// A place in simulated memory whose accesses a checker may watch for data

@@ -1,0 +1,2 @@
+use super::M;
+pub(super) const MODELS: &[M] = &[];

@@ -1,0 +1,100 @@
+//! What models start from: an arena on a simulated machine.
+
+use std::sync::Arc;
+
+use jit_arena::platform::Platform;
+use jit_arena::platform::model::{Machine, Options, spawn};
+use jit_arena::{Arena, Executor, Strategy, ThreadHandle};
+
+use crate::thread::JoinHandle;
+
+/// A simulated machine and an arena on it, made before any thread is.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The machine.
+    pub machine: Arc<Machine>,
+    /// The arena.
+    pub arena: Arena,
+}
+
+/// Length of the code that models install: with its header, one granule.
+pub const CODE: usize = 40;
+
+impl Setup {
+    /// An arena of one code page under a strategy.
+    #[must_use]
+    pub fn new(strategy: Strategy) -> Self {
+        Self::with(strategy, 8192, 1)
+    }
+
+    /// An arena of `pages` code pages of `code_page` bytes.
+    ///
+    /// # Panics
+    ///
+    /// If the simulated machine does not take the strategy.
+    #[must_use]
+    pub fn with(strategy: Strategy, code_page: usize, pages: usize) -> Self {
+        let machine = Machine::new(Options {
+            jit: strategy == Strategy::MapJit,
+            allow_wx: strategy == Strategy::SinglePkey,
+            coherent: strategy != Strategy::MapJit,
+            ..Options::default()
+        });
+        let platform: Arc<dyn Platform> = machine.clone();
+        let arena = Arena::builder()
+            .reserve(code_page * pages)
+            .code_page(code_page)
+            .strategy(strategy)
+            .build_on(platform)
+            .expect("the simulated machine has what every strategy needs");
+        Self { machine, arena }
+    }
+
+    /// Attaches the calling thread.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be.
+    #[must_use]
+    pub fn attach(&self) -> ThreadHandle {
+        self.arena.attach().expect("no thread is exiting")
+    }
+
+    /// Starts a thread that inherits the caller's rights.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        body: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        let setup = self.clone();
+        spawn(&self.machine, move || body(&setup))
+    }
+
+    /// Runs the code at `addr`, which [`install`] put there, and returns what
+    /// it is.
+    #[must_use]
+    pub fn run(&self, addr: usize) -> u64 {
+        self.machine.run(addr, CODE)
+    }
+
+    /// Checks every invariant of the arena; nobody uses it.
+    ///
+    /// # Panics
+    ///
+    /// If one is broken.
+    pub fn verify(&self) {
+        if let Err(broken) = self.arena.verify() {
+            panic!("{broken}");
+        }
+    }
+}
+
+/// Installs code that runs as `id`.
+///
+/// # Panics
+///
+/// If there is no room.
+pub fn install(thread: &mut ThreadHandle, id: u64) -> Executor {
+    let mut code = [0x90; CODE];
+    code[..8].copy_from_slice(&id.to_le_bytes());
+    thread.install(&code, &[]).expect("there is room")
+}
