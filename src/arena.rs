@@ -104,7 +104,13 @@ impl Shared {
     /// Hands an executor over that a thread without a handle dropped. Its
     /// grace period begins when an attached thread adopts it. Lock-free.
     pub(crate) fn orphan(&self, dead: Dead) {
-        self.orphans.push(Batch::of(dead));
+        self.orphans.push(Batch::of(dead, self.weight(dead)));
+    }
+
+    /// Bytes that become free with `dead`, which may be more than its own where
+    /// writing takes whole system pages.
+    pub(crate) fn weight(&self, dead: Dead) -> usize {
+        self.units.weight(self.pages.run(dead.span)) * GRANULE
     }
 
     /// Adds `n` to the handles.

@@ -113,6 +113,10 @@ impl ThreadState {
             }
             run = shared.pages.claim(need, want);
         }
+        if run.is_none() && recycle::reclaim(self) {
+            // Full, so nothing that could be free may stay retired.
+            run = shared.pages.claim(need, want, near);
+        }
         let Some(run) = run else {
             let stats = shared.stats();
             return Err(ReserveError::Exhausted {

@@ -1,4 +1,4 @@
-//! Byte-exact accounts of a region, added up from single-writer counts.
+//! Byte-exact accounts of a region, added up from single-writer counts, `[A1]`.
 
 use crate::sync::{Ordering, Tally};
 

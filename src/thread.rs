@@ -45,6 +45,12 @@ pub(crate) struct ThreadState {
     pins: Cell<usize>,
     /// Guards of those that hold the one executor they run.
     pub(crate) holding: Cell<usize>,
+    /// Parks begun so far, and the number of the one under way, 0 for none.
+    /// Guards are marked with the former: see [`is_aside`](Self::is_aside).
+    parks: Cell<u64>,
+    parked: Cell<u64>,
+    /// The guards that each park under way has set aside, outermost first.
+    aside: RefCell<Vec<GuardCounts>>,
     pub(crate) claim: Cell<Claim>,
     /// Bytes the next claim should have.
     pub(crate) appetite: Cell<usize>,
@@ -145,22 +151,61 @@ impl ThreadState {
         drop(before);
     }
 
-    /// Leaves the epoch in the middle of guards that hold what they run. Guards
-    /// made from here to [`unpark`](Self::unpark) join it anew.
-    pub(crate) fn park(&self) -> GuardCounts {
-        let counts = GuardCounts { pins: self.pins.take(), holding: self.holding.take() };
-        self.set_pin(None);
-        counts
+    /// The mark of a guard made now.
+    pub(crate) fn mark(&self) -> u64 {
+        self.parks.get()
     }
 
-    /// Joins the epoch again for the guards of before.
-    pub(crate) fn unpark(&self, before: GuardCounts) {
-        if self.pins.get() == 0 {
+    /// Whether a park under way has set a guard with this mark aside: it was
+    /// made before the park began, so the epoch does not know of it.
+    fn is_aside(&self, mark: u64) -> bool {
+        mark < self.parked.get()
+    }
+
+    /// Leaves the epoch in the middle of guards that hold what they run, and
+    /// sets them aside. Guards made from here to [`unpark`](Self::unpark) join
+    /// it anew.
+    pub(crate) fn park(&self) {
+        let counts = GuardCounts {
+            pins: self.pins.take(),
+            holding: self.holding.take(),
+            parked: self.parked.get(),
+        };
+        self.aside.borrow_mut().push(counts);
+        self.parks.set(self.parks.get() + 1);
+        self.parked.set(self.parks.get());
+        self.set_pin(None);
+    }
+
+    /// Takes the guards of before back, and joins the epoch again for them.
+    pub(crate) fn unpark(&self) {
+        let Some(before) = self.aside.borrow_mut().pop() else { return };
+        self.parked.set(before.parked);
+        if self.pins.get() == 0 && before.pins > 0 {
             self.set_pin(Some(self.local.pin()));
         }
         // Guards that `f` let out live on beside them.
         self.pins.set(self.pins.get() + before.pins);
         self.holding.set(self.holding.get() + before.holding);
+    }
+
+    /// A guard no longer holds what it ran. If it was set aside it can be
+    /// loaded under again from here on, so it joins the epoch.
+    pub(crate) fn end_hold(&self, mark: &Cell<u64>) {
+        if !self.is_aside(mark.get()) {
+            self.holding.set(self.holding.get() - 1);
+            return;
+        }
+        // The innermost park that began after the guard was made, and the
+        // level it began in knew the guard.
+        let mut aside = self.aside.borrow_mut();
+        if let Some(level) = aside.iter_mut().rfind(|level| level.parked <= mark.get()) {
+            level.pins -= 1;
+            level.holding -= 1;
+        }
+        drop(aside);
+        mark.set(self.mark());
+        self.enter();
     }
 
     /// Lets the epoch move past the outermost pin.
@@ -181,7 +226,7 @@ impl ThreadState {
     /// to the epoch.
     pub(crate) fn retire(&self, dead: Dead) {
         let mut batch = self.batch.take().unwrap_or_else(Batch::new);
-        batch.push(dead);
+        batch.push(dead, self.shared().weight(dead));
         let full = batch.is_full() || batch.bytes() >= recycle::seal_bytes(self.shared());
         self.batch.set(Some(batch));
         if full {
@@ -234,11 +279,14 @@ impl ThreadState {
     }
 }
 
-/// Guards of a parked thread.
+/// The guards that a park set aside. Each holds what it runs, but for the one
+/// that is parked itself, which nobody can use meanwhile.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct GuardCounts {
+struct GuardCounts {
     pins: usize,
     holding: usize,
+    /// The park around this one, 0 for none.
+    parked: u64,
 }
 
 /// A pointer that a deferred closure may carry to another thread.
@@ -327,6 +375,9 @@ impl ThreadHandle {
             pin: UnsafeCell::new(None),
             pins: Cell::new(0),
             holding: Cell::new(0),
+            parks: Cell::new(0),
+            parked: Cell::new(0),
+            aside: RefCell::new(Vec::new()),
             claim: Cell::new(Claim::EMPTY),
             appetite: Cell::new(0),
             scopes: Cell::new(0),
@@ -433,7 +484,6 @@ impl ThreadHandle {
 
     /// Joins the epoch: what can be reached from here on stays until the guard
     /// is dropped. Wait-free.
-    #[must_use]
     pub fn pin(&self) -> Guard<'_> {
         Guard::new(self.state())
     }

@@ -175,7 +175,14 @@ impl Pages {
             }
             self.refile(number);
         }
-        None
+        self.claim_anywhere(need, want)
+    }
+
+    /// Looks at every page, before the region counts as exhausted: a search may
+    /// miss a page that another thread is just filing, `[P4]`.
+    #[cold]
+    fn claim_anywhere(&self, need: usize, want: usize) -> Option<Run> {
+        (0..self.count).find_map(|number| self.claim_on(number, need, want))
     }
 
     /// Takes the first hole of page `number` that is long enough.

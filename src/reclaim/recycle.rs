@@ -65,16 +65,25 @@ pub(crate) fn push(thread: &ThreadState) -> bool {
 
 /// See [`ThreadHandle::collect`](crate::ThreadHandle::collect).
 pub(crate) fn collect(thread: &ThreadState) {
+    reclaim(thread);
+    trim::everything(thread);
+}
+
+/// Makes holes of all that nobody can be running at this moment; whether it
+/// made any.
+pub(crate) fn reclaim(thread: &ThreadState) -> bool {
     thread.adopt_orphans();
     thread.seal();
+    let mut any = false;
     // A batch ripens within three advances if nobody is pinned; each flush
     // runs a bounded part of what is ripe, so it goes on while that helps.
     let mut idle = 0;
     while idle < 4 {
         thread.local.pin().flush();
         idle = if recycle(thread) > 0 { 0 } else { idle + 1 };
+        any |= idle == 0;
     }
-    trim::everything(thread);
+    any
 }
 
 /// Turns all ripe batches into holes; returns the bytes of them.
@@ -96,7 +105,7 @@ pub(crate) fn recycle(thread: &ThreadState) -> usize {
     let mut ready: Vec<Span> = Vec::with_capacity(lot.len());
     for dead in lot {
         if dead.is_held(&held) {
-            waiting.push(dead);
+            waiting.push(dead, dead.span.len);
         } else {
             take_off(thread, dead, &mut ready);
         }
@@ -108,7 +117,7 @@ pub(crate) fn recycle(thread: &ThreadState) -> usize {
         refused.append(&mut ready);
     }
     for span in refused {
-        waiting.push(Dead { span, was: Was::Unit });
+        waiting.push(Dead { span, was: Was::Unit }, span.len);
     }
     if !waiting.is_empty() {
         shared.waiting.push(waiting);

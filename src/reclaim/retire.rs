@@ -68,12 +68,13 @@ impl Batch {
     }
 
     /// A batch of one.
-    pub(crate) fn of(dead: Dead) -> Box<Self> {
-        Box::new(Self { next: ptr::null_mut(), bytes: dead.span.len, dead: vec![dead] })
+    pub(crate) fn of(dead: Dead, weight: usize) -> Box<Self> {
+        Box::new(Self { next: ptr::null_mut(), bytes: weight, dead: vec![dead] })
     }
 
-    pub(crate) fn push(&mut self, dead: Dead) {
-        self.bytes += dead.span.len;
+    /// Adds what makes `weight` bytes free.
+    pub(crate) fn push(&mut self, dead: Dead, weight: usize) {
+        self.bytes += weight;
         self.dead.push(dead);
     }
 
@@ -81,7 +82,7 @@ impl Batch {
         &self.dead
     }
 
-    /// Bytes of the granules in it.
+    /// Bytes that become free with it.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
