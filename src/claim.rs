@@ -115,7 +115,7 @@ impl ThreadState {
         }
         if run.is_none() && recycle::reclaim(self) {
             // Full, so nothing that could be free may stay retired.
-            run = shared.pages.claim(need, want, near);
+            run = shared.pages.claim(need, want);
         }
         let Some(run) = run else {
             let stats = shared.stats();
