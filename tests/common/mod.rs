@@ -147,7 +147,7 @@ pub(crate) struct Barrier {
 }
 
 /// Far more than any thread here takes, emulated machines included.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 impl Barrier {
     pub(crate) fn new(threads: usize) -> Self {
