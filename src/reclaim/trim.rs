@@ -8,10 +8,11 @@
 //! back only to commit them again would cost two system calls and page faults
 //! a time. How much that is depends on the workload, so the watermark learns
 //! it, as a part of what is committed, the *slack*: each commit that happens
-//! although more than the slack is free raises it, and it fades as executors
-//! are recycled. A program that shrinks gives back at once; one that stays as
-//! it is soon gives back next to nothing; one that grows teaches nothing,
-//! because it has no holes to spare.
+//! although more than the slack is free raises it, and so does each that takes
+//! again what was given back of late; it fades as executors are recycled. A
+//! program that shrinks gives back at once; one that stays as it is, or comes
+//! and goes in waves, soon gives back next to nothing; one that grows teaches
+//! nothing, because it has no holes to spare.
 
 use crate::page::bitmap;
 use crate::stats;
@@ -23,6 +24,12 @@ const PARTS: usize = 1 << 20;
 
 /// The least slack.
 const LEAST: usize = PARTS / 32;
+
+/// The most that can be learnt above it.
+const MOST: usize = PARTS / 2;
+
+/// Of the bytes given back, the part that is forgotten with each round.
+const FORGETTING: usize = 4;
 
 /// Of the slack above the least, the part that fades with each round.
 const FADING: usize = 64;
@@ -38,6 +45,8 @@ pub(crate) struct Watermark {
     learnt: Tally,
     /// Bytes recycled in this round.
     recycled: Tally,
+    /// Bytes given back of late and not yet committed again.
+    given: Tally,
 }
 
 impl Watermark {
@@ -49,10 +58,18 @@ impl Watermark {
 
     /// Notes that `new` bytes were committed while `free` others were free.
     pub(crate) fn committed(&self, new: usize, free: usize, committed: usize) {
-        if free > self.slack(committed) {
-            let parts = (new as u128 * PARTS as u128 / committed.max(1) as u128) as u64;
-            self.learnt.fetch_add(parts, Ordering::Relaxed);
-        }
+        let given = self.given.load(Ordering::Relaxed) as usize;
+        let regretted = new.min(given);
+        self.given.store((given - regretted) as u64, Ordering::Relaxed);
+        let lesson = if free > self.slack(committed) { new } else { regretted };
+        let parts = (lesson as u128 * PARTS as u128 / committed.max(1) as u128) as u64;
+        let learnt = self.learnt.load(Ordering::Relaxed);
+        self.learnt.store((learnt + parts).min(MOST as u64), Ordering::Relaxed);
+    }
+
+    /// Notes that `bytes` were given back.
+    fn gave(&self, bytes: usize) {
+        self.given.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Notes that `bytes` were recycled.
@@ -62,6 +79,8 @@ impl Watermark {
             self.recycled.store(0, Ordering::Relaxed);
             let learnt = self.learnt.load(Ordering::Relaxed);
             self.learnt.store(learnt - learnt.div_ceil(FADING as u64), Ordering::Relaxed);
+            let given = self.given.load(Ordering::Relaxed);
+            self.given.store(given - given.div_ceil(FORGETTING as u64), Ordering::Relaxed);
         }
     }
 }
@@ -93,6 +112,7 @@ pub(crate) fn after_lot(thread: &ThreadState, recycled: usize) {
             }
         }
     }
+    shared.watermark.gave(trimmed);
     stats::add(&thread.tallies().trimmed, trimmed);
 }
 
