@@ -101,6 +101,12 @@ pub(crate) fn requires(capability: &str) -> bool {
     list.split(',').any(|item| item == capability)
 }
 
+/// Whether this is a sanitizer's build: those reserve terabytes of address space
+/// and map memory whenever they like.
+pub(crate) fn is_sanitized() -> bool {
+    maps::all().iter().map(|mapping| mapping.range.len()).sum::<usize>() > 1 << 40
+}
+
 /// Says that a test, or a part of one, did not run.
 pub(crate) fn not_run(why: &str) {
     let thread = std::thread::current();
