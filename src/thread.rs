@@ -61,6 +61,9 @@ pub(crate) struct ThreadState {
     /// The window open in them.
     pub(crate) window: Cell<Option<OpenWindow>>,
     batch: Cell<Option<Box<Batch>>>,
+    /// Given up inside the write scopes open now, whose windows may cover it;
+    /// see [`abandon`](Self::abandon).
+    pub(crate) withheld: RefCell<Vec<Span>>,
     /// Windows the system refused to close.
     pub(crate) unsealed: RefCell<Vec<Window>>,
     /// Arena handles drawn and not yet given out.
@@ -311,6 +314,28 @@ pub(crate) fn with_attached<R>(
     None
 }
 
+/// As [`with_attached`], with the state of handle `id` if that is one of them.
+pub(crate) fn with_handle<R>(
+    shared: NonNull<Shared>,
+    id: u64,
+    f: impl FnOnce(&ThreadState) -> R,
+) -> Option<R> {
+    let mut found = ptr::null();
+    let mut at = ATTACHED.try_with(Cell::get).unwrap_or(ptr::null());
+    // SAFETY: as in `with_attached`.
+    while let Some(state) = unsafe { at.as_ref() } {
+        if state.is_of(shared) {
+            found = at;
+            if state.id == id {
+                break;
+            }
+        }
+        at = state.next.get();
+    }
+    // SAFETY: null, or of the list; as above.
+    unsafe { found.as_ref() }.map(f)
+}
+
 /// See [`Arena::with_thread`](crate::Arena::with_thread).
 pub(crate) fn with_kept_handle<R>(
     shared: &ArenaRef,
@@ -384,6 +409,7 @@ impl ThreadHandle {
             open_scopes: Cell::new(0),
             window: Cell::new(None),
             batch: Cell::new(None),
+            withheld: RefCell::new(Vec::new()),
             unsealed: RefCell::new(Vec::new()),
             stock: Cell::new(0),
             next: Cell::new(ptr::null()),
@@ -475,7 +501,9 @@ impl ThreadHandle {
         let mut reservation = self.reserve(layout)?;
         let mut scope = self.write();
         scope.write_at(&mut reservation, 0, code)?;
-        scope.write_at(&mut reservation, code.len(), data)?;
+        if !data.is_empty() {
+            scope.write_at(&mut reservation, code.len(), data)?;
+        }
         drop(scope);
         Ok(self.publish(reservation)?)
     }

@@ -10,6 +10,7 @@
 //! `cargo test` replays the corpus with.
 
 pub mod code;
+pub mod config;
 pub mod ops;
 pub mod oracle;
 pub mod sizes;
@@ -57,4 +58,5 @@ pub fn churn(data: &[u8]) -> Outcome {
 pub type Target = fn(&[u8]) -> Outcome;
 
 /// All targets by name, which is also that of their corpus.
-pub const TARGETS: [(&str, Target); 2] = [("operations", operations), ("churn", churn)];
+pub const TARGETS: [(&str, Target); 3] =
+    [("operations", operations), ("churn", churn), ("config", config::run)];

@@ -156,6 +156,8 @@ pub enum Op {
 pub struct Program {
     /// The first arena.
     pub setup: Setup,
+    /// Steps between comparisons of all bytes.
+    pub compare_every: usize,
     /// Steps between whole-arena checks.
     pub verify_every: usize,
     /// What to do.
@@ -178,6 +180,7 @@ impl Program {
         }
         Ok(Self {
             setup: Setup::from_bytes(first, second),
+            compare_every: 1,
             verify_every: 16,
             ops,
             ending: second >> 4,
@@ -192,7 +195,8 @@ impl Program {
         ops.extend(rest.chunks_exact(2).take(MAX_CHURN).map(|two| churn_op(two[0], two[1])));
         Some(Self {
             setup: Setup::from_bytes(first, second),
-            verify_every: 256,
+            compare_every: 32,
+            verify_every: 512,
             ops,
             ending: second >> 4,
         })

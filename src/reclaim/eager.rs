@@ -174,6 +174,7 @@ impl Local {
     }
 
     /// Whether a pin of this thread is alive.
+    #[cfg(test)]
     pub(crate) fn is_pinned(&self) -> bool {
         self.0.pins.get() != 0
     }

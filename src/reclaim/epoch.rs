@@ -37,6 +37,7 @@ impl Local {
 
     /// Whether a pin of this thread is alive.
     #[inline]
+    #[cfg(test)]
     pub(crate) fn is_pinned(&self) -> bool {
         self.0.is_pinned()
     }

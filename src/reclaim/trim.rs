@@ -7,12 +7,13 @@
 //! Some memory is always free: holes that fit nothing just now. Giving those
 //! back only to commit them again would cost two system calls and page faults
 //! a time. How much that is depends on the workload, so the watermark learns
-//! it, as a part of what is committed, the *slack*: each commit that happens
-//! although more than the slack is free raises it, and so does each that takes
-//! again what was given back of late; it fades as executors are recycled. A
-//! program that shrinks gives back at once; one that stays as it is, or comes
-//! and goes in waves, soon gives back next to nothing; one that grows teaches
-//! nothing, because it has no holes to spare.
+//! it, as a part of what is committed, the *slack*, which fades as executors
+//! are recycled. Two things raise it: a commit although more than the slack is
+//! free (the holes do not fit), by all of the commit; and a commit of what was
+//! given back before (the program comes and goes), by a part of it. So a
+//! program that shrinks gives back at once; one that stays as it is, or goes up
+//! and down in even waves, soon gives back next to nothing; one that just grows
+//! teaches nothing.
 
 use crate::page::bitmap;
 use crate::stats;
@@ -25,14 +26,11 @@ const PARTS: usize = 1 << 20;
 /// The least slack.
 const LEAST: usize = PARTS / 32;
 
-/// The most that can be learnt above it.
-const MOST: usize = PARTS / 2;
-
-/// Of the bytes given back, the part that is forgotten with each round.
-const FORGETTING: usize = 4;
-
 /// Of the slack above the least, the part that fades with each round.
-const FADING: usize = 64;
+const FADING: usize = 128;
+
+/// Of what is committed again, the part that is learnt.
+const AGAIN: usize = 8;
 
 /// A round: the part of the committed bytes that is recycled meanwhile.
 const ROUND: usize = 8;
@@ -43,10 +41,10 @@ const ROUND: usize = 8;
 pub(crate) struct Watermark {
     /// Parts above the least.
     learnt: Tally,
+    /// Bytes given back and not committed again since.
+    owed: Tally,
     /// Bytes recycled in this round.
     recycled: Tally,
-    /// Bytes given back of late and not yet committed again.
-    given: Tally,
 }
 
 impl Watermark {
@@ -58,18 +56,17 @@ impl Watermark {
 
     /// Notes that `new` bytes were committed while `free` others were free.
     pub(crate) fn committed(&self, new: usize, free: usize, committed: usize) {
-        let given = self.given.load(Ordering::Relaxed) as usize;
-        let regretted = new.min(given);
-        self.given.store((given - regretted) as u64, Ordering::Relaxed);
-        let lesson = if free > self.slack(committed) { new } else { regretted };
-        let parts = (lesson as u128 * PARTS as u128 / committed.max(1) as u128) as u64;
-        let learnt = self.learnt.load(Ordering::Relaxed);
-        self.learnt.store((learnt + parts).min(MOST as u64), Ordering::Relaxed);
+        let owed = self.owed.load(Ordering::Relaxed);
+        let again = owed.min(new as u64);
+        self.owed.fetch_sub(again, Ordering::Relaxed);
+        let lesson = if free > self.slack(committed) { new } else { again as usize / AGAIN };
+        let parts = lesson as u128 * PARTS as u128 / committed.max(1) as u128;
+        self.learnt.fetch_add(parts as u64, Ordering::Relaxed);
     }
 
-    /// Notes that `bytes` were given back.
-    fn gave(&self, bytes: usize) {
-        self.given.fetch_add(bytes as u64, Ordering::Relaxed);
+    /// Notes that `bytes` went back.
+    fn gave_back(&self, bytes: usize) {
+        self.owed.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Notes that `bytes` were recycled.
@@ -79,8 +76,6 @@ impl Watermark {
             self.recycled.store(0, Ordering::Relaxed);
             let learnt = self.learnt.load(Ordering::Relaxed);
             self.learnt.store(learnt - learnt.div_ceil(FADING as u64), Ordering::Relaxed);
-            let given = self.given.load(Ordering::Relaxed);
-            self.given.store(given - given.div_ceil(FORGETTING as u64), Ordering::Relaxed);
         }
     }
 }
@@ -112,7 +107,7 @@ pub(crate) fn after_lot(thread: &ThreadState, recycled: usize) {
             }
         }
     }
-    shared.watermark.gave(trimmed);
+    shared.watermark.gave_back(trimmed);
     stats::add(&thread.tallies().trimmed, trimmed);
 }
 
