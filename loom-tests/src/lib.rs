@@ -60,6 +60,8 @@ pub struct Explored {
     pub schedules: usize,
     /// How long they took.
     pub time: std::time::Duration,
+    /// Whether that was all of them.
+    pub finished: bool,
 }
 
 impl Model {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::{Bounds, Explored};
 
@@ -22,6 +22,9 @@ pub fn explore(name: &str, bounds: Bounds, body: fn()) -> Explored {
     let mut loom = loom::model::Builder::new();
     loom.preemption_bound = Some(bounds.preemptions);
     loom.max_branches = STEPS;
+    loom.max_duration = limit();
+    // How often the limit is looked at.
+    loom.checkpoint_interval = 500;
     let failure = Failure { name: name.to_owned(), schedules: Arc::clone(&schedules) };
     let counted = Arc::clone(&schedules);
     loom.check(move || {
@@ -29,7 +32,14 @@ pub fn explore(name: &str, bounds: Bounds, body: fn()) -> Explored {
         body();
     });
     drop(failure);
-    Explored { schedules: schedules.load(Ordering::Relaxed), time: start.elapsed() }
+    let time = start.elapsed();
+    let finished = limit().is_none_or(|limit| time < limit);
+    Explored { schedules: schedules.load(Ordering::Relaxed), time, finished }
+}
+
+/// `JIT_ARENA_SECONDS`: when to give up on a model, for finding bounds.
+fn limit() -> Option<Duration> {
+    std::env::var("JIT_ARENA_SECONDS").ok()?.parse().ok().map(Duration::from_secs)
 }
 
 /// Says where it was when a model fails.

@@ -18,7 +18,7 @@ pub struct Setup {
 }
 
 /// Length of the code that models install: with its header, one granule.
-pub const CODE: usize = 40;
+pub(crate) const CODE: usize = 40;
 
 impl Setup {
     /// An arena of one code page under a strategy.
@@ -93,7 +93,7 @@ impl Setup {
 /// # Panics
 ///
 /// If there is no room.
-pub fn install(thread: &mut ThreadHandle, id: u64) -> Executor {
+pub(crate) fn install(thread: &mut ThreadHandle, id: u64) -> Executor {
     let mut code = [0x90; CODE];
     code[..8].copy_from_slice(&id.to_le_bytes());
     thread.install(&code, &[]).expect("there is room")

@@ -12,5 +12,5 @@ pub fn all() -> impl Iterator<Item = &'static Model> {
     [claim::MODELS, publish::MODELS, reclaim::MODELS, scope::MODELS].into_iter().flatten()
 }
 
-pub(crate) use crate::setup::{Setup, install};
+pub(crate) use crate::setup::{CODE, Setup, install};
 pub(crate) use crate::{Bounds, Model as M};

@@ -166,7 +166,8 @@ unsafe impl Platform for Machine {
             step.whole_pages(addr, len);
             for at in (addr..addr + len).step_by(self.options.system_page) {
                 let mapping = step.mapping(at);
-                if matches!(mapping.access, Access::None | Access::ReadExecute) {
+                // Private pages can go without a right to write them.
+                if mapping.shared && matches!(mapping.access, Access::None | Access::ReadExecute) {
                     step.fault("cannot be discarded through a view that is not writable", at);
                 }
                 step.fill_page(&mapping, at, 0, Some(false));

@@ -387,9 +387,12 @@ impl Step<'_> {
         let mut watches = Watches { pool: &self.machine.watched, next: next_watch };
         pages.used(at, &mut watches);
         let offset = mapping.offset + (at - mapping.start);
-        if !memories[mapping.memory].frame(offset & !(page - 1), &mut watches).present {
-            self.fault("[M1] is not present: the write may find memory exhausted", at);
+        let frame = memories[mapping.memory].frame(offset & !(page - 1), &mut watches);
+        if mapping.shared && !frame.present {
+            // A file or shared memory that has run full answers with a signal.
+            self.fault("[P2] is not present: the write may find memory exhausted", at);
         }
+        frame.present = true;
     }
 
     fn write_granule(&mut self, mapping: &Mapping, at: usize, bytes: &[u8]) {
