@@ -13,15 +13,15 @@ use crate::error::{AttachError, BuildError, VerifyError};
 use crate::page::Pages;
 use crate::page::unit::Units;
 use crate::platform::Platform;
-use crate::reclaim::recycle::Surplus;
-use crate::reclaim::retire::{Batch, Dead, Stack};
+use crate::reclaim::retire::{Batch, Dead, Ripe, Stack};
 use crate::reclaim::scheme::Collector;
+use crate::reclaim::trim::Watermark;
 use crate::region::{Region, RegionRequest};
 use crate::registry::Registry;
 use crate::report::Report;
 use crate::slot::Slot;
 use crate::stats::{Stats, Tallies, Totals};
-use crate::sync::{AtomicUsize, Ordering, Tally, fence};
+use crate::sync::{AtomicUsize, Ordering, fence};
 use crate::thread::{self, ThreadHandle};
 use crate::units::{GRANULE, Span};
 use crate::verify;
@@ -57,12 +57,10 @@ pub(crate) struct Shared {
     pub(crate) pages: Pages,
     pub(crate) units: Units,
     pub(crate) threads: Registry,
-    /// Dropped first: what it still defers lands on `ripe`.
+    /// Taken out and dropped first: what it still defers lands on `ripe`.
     pub(crate) collector: ManuallyDrop<Collector>,
-    /// Bytes whose grace period has begun and is not known to be over.
-    pub(crate) deferred: Tally,
     /// Batches whose grace period is over.
-    pub(crate) ripe: CachePadded<Stack>,
+    pub(crate) ripe: CachePadded<Ripe>,
     /// Batches that a sleeping thread holds, or that could not be filled.
     pub(crate) waiting: Stack,
     /// Executors dropped by threads that are not attached: no grace period has
@@ -70,8 +68,8 @@ pub(crate) struct Shared {
     pub(crate) orphans: Stack,
     /// Counts of threads that are not attached; several may write it.
     pub(crate) unattached: Unattached,
-    /// Free memory seen unused over the last lots, in bytes; see `recycle`.
-    pub(crate) surplus: Surplus,
+    /// How much free memory to keep.
+    pub(crate) watermark: Watermark,
 }
 
 /// What threads that are not attached have done.
@@ -98,12 +96,21 @@ impl Shared {
         self.totals().finish(self.pages.committed_bytes(), self.region.span().len)
     }
 
+    /// Bytes of committed memory that belong to nobody.
+    pub(crate) fn free_bytes(&self) -> usize {
+        self.pages.committed_bytes().saturating_sub(self.totals().taken_bytes() as usize)
+    }
+
     /// Hands an executor over that a thread without a handle dropped. Its
     /// grace period begins when an attached thread adopts it. Lock-free.
     pub(crate) fn orphan(&self, dead: Dead) {
-        let mut batch = Batch::new();
-        batch.push(dead);
-        self.orphans.push(batch);
+        self.orphans.push(Batch::of(dead, self.weight(dead)));
+    }
+
+    /// Bytes that become free with `dead`, which may be more than its own where
+    /// writing takes whole system pages.
+    pub(crate) fn weight(&self, dead: Dead) -> usize {
+        self.units.weight(self.pages.run(dead.span)) * GRANULE
     }
 
     /// Adds `n` to the handles.
@@ -116,14 +123,6 @@ impl Shared {
     pub(crate) fn is_abandoned(&self) -> bool {
         // Relaxed: decides only when to let go of an unused thread handle.
         self.arenas.load(Ordering::Relaxed) == 0
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // SAFETY: dropped nowhere else. First of all fields: deferred batches
-        // that it still holds are pushed onto `ripe`.
-        unsafe { ManuallyDrop::drop(&mut self.collector) };
     }
 }
 
@@ -140,9 +139,15 @@ pub(crate) unsafe fn drop_refs(shared: NonNull<Shared>, n: usize) {
     if refs.fetch_sub(n, Ordering::Release) == n {
         // Acquire: pairs with the Release of every other handle's end.
         fence(Ordering::Acquire);
-        // SAFETY: allocated by `Arena::create` as a box, and this was the last
-        // handle.
-        drop(unsafe { Box::from_raw(shared.as_ptr()) });
+        let shared = shared.as_ptr();
+        // SAFETY: this was the last handle: nobody else has a reference.
+        let collector = unsafe { &mut (*shared).collector };
+        // SAFETY: taken here only, and never used in place again.
+        let collector = unsafe { ManuallyDrop::take(collector) };
+        // What it still defers goes to `ripe`: everything else is in place.
+        drop(collector);
+        // SAFETY: allocated by `Arena::create` as a box.
+        drop(unsafe { Box::from_raw(shared) });
     }
 }
 
@@ -228,12 +233,11 @@ impl Arena {
             units,
             threads: Registry::new(),
             collector: ManuallyDrop::new(Collector::new()),
-            deferred: Tally::new(0),
-            ripe: CachePadded::new(Stack::new()),
+            ripe: CachePadded::new(Ripe::new()),
             waiting: Stack::new(),
             orphans: Stack::new(),
             unattached: Unattached::default(),
-            surplus: Surplus::default(),
+            watermark: Watermark::default(),
         });
         Ok(Self { shared: ArenaRef(NonNull::from(Box::leak(shared))) })
     }
@@ -259,10 +263,7 @@ impl Arena {
     /// # Errors
     ///
     /// [`AttachError::ThreadExiting`] where thread-locals are gone already.
-    pub fn with_thread<R>(
-        &self,
-        f: impl FnOnce(&mut ThreadHandle) -> R,
-    ) -> Result<R, AttachError> {
+    pub fn with_thread<R>(&self, f: impl FnOnce(&mut ThreadHandle) -> R) -> Result<R, AttachError> {
         thread::with_kept_handle(&self.shared, f)
     }
 

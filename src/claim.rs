@@ -96,7 +96,6 @@ impl ThreadState {
                 max: shared.region.span().len,
             });
         }
-        let near = self.claim.get().start;
         if shared.units.are_coarse() {
             // What goes back must not be under a window of ours.
             self.close_window();
@@ -105,15 +104,18 @@ impl ThreadState {
         recycle::before_claim(self);
 
         let want = self.next_appetite(need);
-        let near = shared.pages.number_at(near);
-        let mut run = shared.pages.claim(need, want, near);
+        let mut run = shared.pages.claim(need, want);
         let grows = |run: Option<Run>| run.is_none_or(|run| !shared.pages.is_committed(run));
         if grows(run) && recycle::push(self) {
             // Better a hole that just came to be than more memory.
             if let Some(run) = run {
                 shared.pages.release(run);
             }
-            run = shared.pages.claim(need, want, near);
+            run = shared.pages.claim(need, want);
+        }
+        if run.is_none() && recycle::reclaim(self) {
+            // Full, so nothing that could be free may stay retired.
+            run = shared.pages.claim(need, want);
         }
         let Some(run) = run else {
             let stats = shared.stats();
@@ -121,9 +123,11 @@ impl ThreadState {
                 bytes: need * GRANULE,
                 live: stats.live_bytes as usize,
                 retired: stats.retired_bytes as usize,
-                holes: shared.region.span().len.saturating_sub(
-                    (stats.committed_bytes - stats.hole_bytes) as usize,
-                ),
+                holes: shared
+                    .region
+                    .span()
+                    .len
+                    .saturating_sub((stats.committed_bytes - stats.hole_bytes) as usize),
                 reserved: shared.region.span().len,
             });
         };
@@ -142,10 +146,15 @@ impl ThreadState {
     /// back what is free.
     fn commit(&self, run: Run) -> Result<(), OsError> {
         let shared = self.shared();
-        shared.pages.commit(&shared.region, run).or_else(|_| {
+        let committed = shared.pages.commit(&shared.region, run).or_else(|_| {
             recycle::collect(self);
             shared.pages.commit(&shared.region, run)
-        })
+        })?;
+        if committed > 0 {
+            let before = shared.free_bytes().saturating_sub(committed);
+            shared.watermark.committed(committed, before, shared.pages.committed_bytes());
+        }
+        Ok(())
     }
 
     /// Granules the next claim should have: twice the last one's, bounded, and
@@ -188,8 +197,23 @@ impl ThreadState {
     }
 
     /// Gives granules back that may have been written but never published.
+    ///
+    /// Where units are system pages and a write scope is open, it may have a
+    /// window on them, which will flip those pages when it closes: until then
+    /// they must not become anybody else's, `[W3]`.
     pub(crate) fn abandon(&self, span: Span) {
+        if self.shared().units.are_coarse() && self.open_scopes.get() > 0 {
+            self.withheld.borrow_mut().push(span);
+            return;
+        }
         self.retire(Dead { span, was: Was::Abandoned });
+    }
+
+    /// Gives back what write scopes withheld; none is open any more.
+    pub(crate) fn abandon_withheld(&self) {
+        for span in self.withheld.take() {
+            self.abandon(span);
+        }
     }
 
     /// Leaves part of a unit to die with the rest of it.

@@ -62,7 +62,7 @@ impl Default for Builder {
         Self {
             reserve: if cfg!(target_arch = "aarch64") { 128 * MIB } else { 256 * MIB },
             code_page: 64 * KIB,
-            keep_free: 128 * KIB,
+            keep_free: 64 * KIB,
             near: None,
             strategy: None,
             name: "jit-arena".to_owned(),
@@ -93,7 +93,8 @@ impl Builder {
     }
 
     /// Free memory to keep for the next installs before code pages that have
-    /// emptied go back to the system, in bytes. Default: 128 KiB.
+    /// emptied go back to the system, in bytes. Default: 64 KiB. The arena learns
+    /// from the workload whether to keep more.
     #[must_use]
     pub fn keep_free(mut self, bytes: usize) -> Self {
         self.keep_free = bytes;

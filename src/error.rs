@@ -154,7 +154,10 @@ impl fmt::Display for ReserveError {
                  retired and not yet reclaimable, {holes} in shorter holes; drop executors or \
                  reserve more"
             ),
-            Self::Os(_) => f.write_str("the system has no memory to back the reservation"),
+            Self::Os(_) => f.write_str(
+                "the system has no memory to back the reservation: drop executors, or allow the \
+                 process more",
+            ),
         }
     }
 }
@@ -190,23 +193,34 @@ pub enum WriteError {
     },
     /// A shrunk size is larger than the reserved one, or leaves no code.
     BadShrink,
-    /// The system refused to open or close the window.
+    /// The system refused to open the window.
     Os(OsError),
 }
 
 impl fmt::Display for WriteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Foreign => f.write_str("the reservation was made by another handle: use that one"),
+            Self::Foreign => {
+                f.write_str("the reservation was made by another handle: use that one")
+            }
             Self::Sealed => f.write_str(
                 "the write scope that made this reservation has closed: write it in that scope, \
                  or reserve it outside any",
             ),
             Self::OutOfBounds { offset, len, reserved } => {
-                write!(f, "{len} bytes at offset {offset} of a reservation of {reserved}")
+                write!(
+                    f,
+                    "{len} bytes at offset {offset} of a reservation of {reserved}: reserve more"
+                )
             }
-            Self::BadShrink => f.write_str("a reservation shrinks to fewer bytes, not to none"),
-            Self::Os(_) => f.write_str("the system refused to open or close a write window"),
+            Self::BadShrink => f.write_str(
+                "a reservation shrinks to fewer bytes, not to none, and its code only without \
+                 data behind it: drop the data with it",
+            ),
+            Self::Os(_) => f.write_str(
+                "the system refused to open a write window: allow the call, or build the arena \
+                 with another strategy",
+            ),
         }
     }
 }
@@ -250,11 +264,15 @@ pub struct PublishError {
 impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
-            PublishErrorKind::Foreign => f.write_str("the reservation was made by another handle: use that one"),
+            PublishErrorKind::Foreign => {
+                f.write_str("the reservation was made by another handle: use that one")
+            }
             PublishErrorKind::Unwritten => {
                 f.write_str("nothing was written to the reservation: write it in a write scope")
             }
-            PublishErrorKind::Os(_) => f.write_str("the reservation could not be sealed"),
+            PublishErrorKind::Os(_) => {
+                f.write_str("the reservation could not be sealed: publish it again to try again")
+            }
         }
     }
 }
@@ -334,7 +352,9 @@ pub enum SlotError {
 impl fmt::Display for SlotError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Foreign(_) => "the executor belongs to another arena than the slot",
+            Self::Foreign(_) => {
+                "the executor belongs to another arena than the slot: use a slot of its own arena"
+            }
             Self::Occupied(_) => "the slot holds an executor: replace it",
         })
     }

@@ -20,11 +20,14 @@ pub struct Executor {
     /// Always there but while it is dropped or taken apart.
     shared: Option<ArenaRef>,
     entry: usize,
+    /// First word of its header, 0 where it is not known: the header itself is
+    /// seldom in a cache when the handle is dropped.
+    header: u64,
 }
 
 impl Executor {
-    pub(crate) fn from_owned(shared: Option<ArenaRef>, entry: usize) -> Self {
-        Self { shared, entry }
+    pub(crate) fn from_owned(shared: Option<ArenaRef>, entry: usize, header: u64) -> Self {
+        Self { shared, entry, header }
     }
 
     /// Takes the handle apart without retiring the code.
@@ -85,18 +88,20 @@ impl Executor {
     /// The client's word; see [`CodeLayout::tag`](crate::CodeLayout::tag).
     #[must_use]
     pub fn tag(&self) -> u64 {
-        self.block().map_or(0, |block| block.tag)
+        let read = |shared: &ArenaRef| read_block(shared.get(), self.entry);
+        self.shared.as_ref().and_then(read).map_or(0, |block| block.tag)
     }
 
+    /// All but the tag.
     fn block(&self) -> Option<Block> {
-        self.shared.as_ref().and_then(|shared| read_block(shared.get(), self.entry))
+        self.shared.as_ref().and_then(|shared| known_block(shared.get(), self.entry, self.header))
     }
 
     /// Retires it through a thread's own batch.
     pub(crate) fn retire_on(mut self, thread: &ThreadState) {
         match self.shared.take() {
             Some(shared) if thread.is_of(shared.pointer()) => {
-                retire(thread, shared, self.entry);
+                retire(thread, shared, self.entry, self.header);
             }
             // Of another arena: dropping it finds the way.
             shared => self.shared = shared,
@@ -115,18 +120,30 @@ pub(crate) fn read_block(shared: &Shared, entry: usize) -> Option<Block> {
     Block::decode(word(entry - HEADER), word(entry - HEADER + 8))
 }
 
+/// The block that the first word of its header tells, all but its tag; reads
+/// the header if the word is not known.
+fn known_block(shared: &Shared, entry: usize, header: u64) -> Option<Block> {
+    let block = Block::decode(header, 0).or_else(|| read_block(shared, entry))?;
+    debug_assert_eq!(
+        Some(Block { tag: 0, ..block }),
+        read_block(shared, entry).map(|block| Block { tag: 0, ..block }),
+        "the handle remembers another header than its executor has"
+    );
+    Some(block)
+}
+
 /// What is to be recycled of the executor entered at `entry`, which becomes
 /// retired here, `[D1]`.
-fn bury(shared: &Shared, entry: usize) -> Option<Dead> {
-    let block = read_block(shared, entry)?;
+fn bury(shared: &Shared, entry: usize, header: u64) -> Option<Dead> {
+    let block = known_block(shared, entry, header)?;
     let span = block.span_at(entry);
     let first = shared.pages.mark_retired(shared.pages.granule(span.start));
     debug_assert!(first, "[D1] an executor was retired twice");
     first.then_some(Dead { span, was: Was::Executor { entry, bytes: block.bytes() } })
 }
 
-fn retire(thread: &ThreadState, shared: ArenaRef, entry: usize) {
-    if let Some(dead) = bury(shared.get(), entry) {
+fn retire(thread: &ThreadState, shared: ArenaRef, entry: usize, header: u64) {
+    if let Some(dead) = bury(shared.get(), entry, header) {
         thread.count_retired(dead.bytes());
         thread.retire(dead);
     }
@@ -140,15 +157,15 @@ impl Drop for Executor {
         let mut owned = Some(shared);
         thread::with_attached(pointer, |thread| {
             if let Some(shared) = owned.take() {
-                retire(thread, shared, self.entry);
+                retire(thread, shared, self.entry, self.header);
             }
         });
         // Never attached, or exiting.
-        if let Some(shared) = owned {
-            if let Some(dead) = bury(shared.get(), self.entry) {
-                shared.get().unattached.count_retired(dead.bytes());
-                shared.get().orphan(dead);
-            }
+        if let Some(shared) = owned
+            && let Some(dead) = bury(shared.get(), self.entry, self.header)
+        {
+            shared.get().unattached.count_retired(dead.bytes());
+            shared.get().orphan(dead);
         }
     }
 }

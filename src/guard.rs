@@ -1,10 +1,12 @@
-//! Guards: while one lives, nothing that its thread can reach is recycled.
+//! Guards: while one lives, nothing that its thread can reach is recycled,
+//! `[E1]`.
 //!
 //! A guard pins the epoch (Fraser, *Practical Lock-Freedom*, 2004, as
 //! crossbeam-epoch does it). A thread that loops for long, or sleeps, would
 //! hold up everybody's garbage; so a guard can [`enter`](Guard::enter) one
 //! executor, and then let go of the epoch and keep just that one.
 
+use core::cell::Cell;
 use core::fmt;
 use core::marker::PhantomData;
 
@@ -12,19 +14,21 @@ use crate::arena::ArenaRef;
 use crate::executor::{Entry, cast};
 use crate::reclaim::hold::HoldIndex;
 use crate::slot::Slot;
-use crate::thread::{GuardCounts, ThreadState};
+use crate::thread::ThreadState;
 
 /// Keeps what its thread can reach from being recycled. Stays on its thread.
 #[must_use = "what was loaded is protected until the guard is dropped"]
 pub struct Guard<'t> {
     thread: &'t ThreadState,
+    /// Tells whether a park under way has set it aside.
+    mark: Cell<u64>,
     _not_send: PhantomData<*mut ()>,
 }
 
 impl<'t> Guard<'t> {
     pub(crate) fn new(thread: &'t ThreadState) -> Self {
         thread.enter();
-        Self { thread, _not_send: PhantomData }
+        Self { thread, mark: Cell::new(thread.mark()), _not_send: PhantomData }
     }
 
     pub(crate) fn is_of(&self, shared: &ArenaRef) -> bool {
@@ -40,7 +44,7 @@ impl<'t> Guard<'t> {
         // [E2]: pinned, and loaded under this pin.
         let hold = self.thread.record().holds.take(entry);
         self.thread.holding.set(self.thread.holding.get() + 1);
-        Some(Running { thread: self.thread, entry, hold, _guard: PhantomData })
+        Some(Running { thread: self.thread, entry, hold, mark: &self.mark, _guard: PhantomData })
     }
 
     /// Lets the epoch move: what was loaded before is no longer protected, and
@@ -65,17 +69,18 @@ impl<'t> Guard<'t> {
 /// Runs `f` unpinned, if all guards but `own` hold just what they run.
 fn park<R>(thread: &ThreadState, own: usize, f: impl FnOnce() -> R) -> R {
     /// Pins again, also when `f` unwinds.
-    struct Parked<'t>(&'t ThreadState, GuardCounts);
+    struct Parked<'t>(&'t ThreadState);
     impl Drop for Parked<'_> {
         fn drop(&mut self) {
-            self.0.unpark(self.1);
+            self.0.unpark();
         }
     }
 
     if !thread.only_holds_besides(own) {
         return f();
     }
-    let _parked = Parked(thread, thread.park());
+    thread.park();
+    let _parked = Parked(thread);
     f()
 }
 
@@ -100,6 +105,8 @@ pub struct Running<'g> {
     thread: &'g ThreadState,
     entry: usize,
     hold: HoldIndex,
+    /// The guard's.
+    mark: &'g Cell<u64>,
     _guard: PhantomData<&'g mut Guard<'g>>,
 }
 
@@ -148,7 +155,7 @@ impl Running<'_> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.thread.record().holds.end(self.hold);
-        self.thread.holding.set(self.thread.holding.get() - 1);
+        self.thread.end_hold(self.mark);
     }
 }
 

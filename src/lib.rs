@@ -71,7 +71,7 @@ pub use layout::CodeLayout;
 pub use platform::OsError;
 pub use protect::{Strategy, UnknownStrategy};
 pub use region::RegionError;
-pub use report::Report;
+pub use report::{Attempt, MemoryKind, Outcome, Report};
 pub use reservation::Reservation;
 pub use scope::WriteScope;
 pub use slot::Slot;

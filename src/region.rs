@@ -67,17 +67,10 @@ impl fmt::Display for RegionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BadReserve { reserve, error } => {
-                write!(
-                    f,
-                    "cannot reserve {reserve} bytes of code memory ({error}): "
-                )?;
+                write!(f, "cannot reserve {reserve} bytes of code memory ({error}): ")?;
                 f.write_str("choose a size above 0 and below half the address space")
             }
-            Self::Refused {
-                reserve,
-                forced,
-                attempts,
-            } => {
+            Self::Refused { reserve, forced, attempts } => {
                 write!(f, "the system gave no code memory of {reserve} bytes")?;
                 for attempt in attempts {
                     write!(f, "; {attempt}")?;
@@ -106,10 +99,7 @@ impl std::error::Error for RegionError {
 fn advice(forced: Option<Strategy>, attempts: &[Attempt]) -> &'static str {
     let mut errnos = attempts.iter().filter_map(|attempt| match attempt.outcome {
         // No key, or no such memory on this system: says nothing of the rest.
-        Outcome::Refused(OsError {
-            call: "pkey_alloc" | "mmap(MAP_JIT)",
-            ..
-        }) => None,
+        Outcome::Refused(OsError { call: "pkey_alloc" | "mmap(MAP_JIT)", .. }) => None,
         Outcome::Refused(error) => Some(error.errno),
         Outcome::Chosen | Outcome::Skipped(_) => None,
     });
@@ -156,20 +146,12 @@ impl Region {
             for &memory in memories(strategy) {
                 if no_key {
                     let outcome = Outcome::Skipped("no protection key can be had");
-                    attempts.push(Attempt {
-                        strategy,
-                        memory,
-                        outcome,
-                    });
+                    attempts.push(Attempt { strategy, memory, outcome });
                     continue;
                 }
                 match Self::attempt(&platform, strategy, memory, &wanted) {
                     Ok(region) => {
-                        attempts.push(Attempt {
-                            strategy,
-                            memory,
-                            outcome: Outcome::Chosen,
-                        });
+                        attempts.push(Attempt { strategy, memory, outcome: Outcome::Chosen });
                         let report = Report {
                             strategy,
                             memory,
@@ -185,25 +167,17 @@ impl Region {
                     Err(error) => {
                         no_key = error.call == "pkey_alloc";
                         let outcome = Outcome::Refused(error);
-                        attempts.push(Attempt {
-                            strategy,
-                            memory,
-                            outcome,
-                        });
+                        attempts.push(Attempt { strategy, memory, outcome });
                     }
                 }
             }
         }
         let (reserve, forced) = (request.reserve, request.strategy);
-        Err(RegionError::Refused {
-            reserve,
-            forced,
-            attempts,
-        })
+        Err(RegionError::Refused { reserve, forced, attempts })
     }
 
     /// One rung of the ladder.
-    fn attempt(
+    pub(crate) fn attempt(
         platform: &Arc<dyn Platform>,
         strategy: Strategy,
         memory: MemoryKind,
@@ -211,11 +185,7 @@ impl Region {
     ) -> OsResult<Self> {
         let (protection, span) = protect(&**platform, strategy, memory, wanted)?;
         // From here on dropping the region undoes everything.
-        let region = Self {
-            platform: Arc::clone(platform),
-            protection,
-            span,
-        };
+        let region = Self { platform: Arc::clone(platform), protection, span };
         region.self_check()?;
         Ok(region)
     }
@@ -242,11 +212,7 @@ impl Region {
         if seen != u64::from_ne_bytes(word) {
             // Two views of different memory: no system should, so no call of
             // its has failed.
-            return Err(OsError {
-                call: "self-check",
-                bytes: GRANULE,
-                errno: libc::EIO,
-            });
+            return Err(OsError { call: "self-check", bytes: GRANULE, errno: libc::EIO });
         }
         // SAFETY: executable, and the function is written and visible.
         unsafe { platform.call_stub(self.span.start) };
@@ -315,11 +281,7 @@ impl Drop for Region {
 fn whole_pages(reserve: usize, system_page: usize) -> Result<usize, RegionError> {
     let refuse = |errno| RegionError::BadReserve {
         reserve,
-        error: OsError {
-            call: "mmap",
-            bytes: reserve,
-            errno,
-        },
+        error: OsError { call: "mmap", bytes: reserve, errno },
     };
     if reserve == 0 {
         return Err(refuse(libc::EINVAL));
@@ -334,10 +296,7 @@ fn whole_pages(reserve: usize, system_page: usize) -> Result<usize, RegionError>
 fn order(forced: Option<Strategy>) -> Vec<Strategy> {
     match forced {
         Some(strategy) => vec![strategy],
-        None => Strategy::ALL
-            .into_iter()
-            .filter(|strategy| strategy.by_default())
-            .collect(),
+        None => Strategy::ALL.into_iter().filter(|strategy| strategy.by_default()).collect(),
     }
 }
 
@@ -379,179 +338,4 @@ fn protect(
 }
 
 #[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use super::*;
-    use crate::platform::native;
-    use crate::units::{KIB, MIB};
-
-    fn request(strategy: Option<Strategy>) -> RegionRequest<'static> {
-        RegionRequest {
-            name: "region-test",
-            reserve: MIB,
-            near: None,
-            strategy,
-        }
-    }
-
-    #[test]
-    fn r1_the_default_ladder_ends_in_a_strategy_that_keeps_w_xor_x() {
-        let (region, report) = Region::create(native(), &request(None)).unwrap();
-        assert!(
-            report.strategy.never_wx() && report.strategy.by_default(),
-            "{report}"
-        );
-        assert_eq!(region.protection().strategy(), report.strategy);
-        assert_eq!(region.span(), report.span);
-        assert_eq!(report.span.len, MIB);
-        let (last, before) = report.attempts.split_last().unwrap();
-        assert_eq!(last.outcome, Outcome::Chosen, "{report}");
-        assert!(
-            before
-                .iter()
-                .all(|attempt| attempt.outcome != Outcome::Chosen),
-            "{report}"
-        );
-        assert!(
-            !before.iter().any(|attempt| !attempt.strategy.by_default()),
-            "{report}"
-        );
-    }
-
-    #[test]
-    fn a_forced_strategy_is_tried_alone() {
-        for strategy in Strategy::ALL {
-            let attempts = match Region::create(native(), &request(Some(strategy))) {
-                Ok((region, report)) => {
-                    assert_eq!(region.protection().strategy(), strategy);
-                    report.attempts
-                }
-                Err(RegionError::Refused {
-                    forced, attempts, ..
-                }) => {
-                    assert_eq!(forced, Some(strategy));
-                    assert!(attempts.iter().all(|a| a.outcome != Outcome::Chosen));
-                    attempts
-                }
-                Err(error) => panic!("{strategy}: {error}"),
-            };
-            assert!(!attempts.is_empty());
-            assert!(attempts.iter().all(|attempt| attempt.strategy == strategy));
-        }
-    }
-
-    #[test]
-    fn strategies_that_need_nothing_special_work_here() {
-        for strategy in [
-            Strategy::DualTransient,
-            Strategy::DualOpen,
-            Strategy::Mprotect,
-        ] {
-            if let Err(error) = Region::create(native(), &request(Some(strategy))) {
-                panic!("{strategy}: {error}");
-            }
-        }
-    }
-
-    #[test]
-    fn no_apple_memory_on_linux() {
-        let error = Region::create(native(), &request(Some(Strategy::MapJit))).unwrap_err();
-        let RegionError::Refused { attempts, .. } = &error else {
-            panic!("{error}")
-        };
-        let refused = OsError {
-            call: "mmap(MAP_JIT)",
-            bytes: MIB,
-            errno: libc::EOPNOTSUPP,
-        };
-        assert_eq!(attempts[0].outcome, Outcome::Refused(refused));
-        assert!(
-            error
-                .to_string()
-                .contains("map-jit on jit: refused: mmap(MAP_JIT)"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn the_reserve_is_rounded_up_to_whole_pages() {
-        let odd = RegionRequest {
-            reserve: 100 * KIB + 1,
-            ..request(None)
-        };
-        let (region, report) = Region::create(native(), &odd).unwrap();
-        assert_eq!(report.reserve, 100 * KIB + 1);
-        assert!(region.span().len >= report.reserve);
-        assert!(region.span().len - report.reserve < report.system_page);
-        assert_eq!(region.span().start % report.system_page, 0);
-    }
-
-    #[test]
-    fn impossible_reserves_are_typed_errors_with_an_errno() {
-        for (reserve, errno) in [(0, libc::EINVAL), (usize::MAX, libc::ENOMEM)] {
-            let error = Region::create(
-                native(),
-                &RegionRequest {
-                    reserve,
-                    ..request(None)
-                },
-            )
-            .unwrap_err();
-            let RegionError::BadReserve { error: os, .. } = error else {
-                panic!("{error}")
-            };
-            assert_eq!(os.errno, errno);
-        }
-        // Fits the type, but no address space.
-        let reserve = isize::MAX as usize & !(MIB - 1);
-        let error = Region::create(
-            native(),
-            &RegionRequest {
-                reserve,
-                ..request(None)
-            },
-        )
-        .unwrap_err();
-        let RegionError::Refused { attempts, .. } = &error else {
-            panic!("{error}")
-        };
-        assert!(attempts.iter().any(|attempt| {
-            matches!(
-                attempt.outcome,
-                Outcome::Refused(OsError {
-                    errno: libc::ENOMEM,
-                    ..
-                })
-            )
-        }));
-        assert!(
-            error.to_string().contains("Ask for a smaller reserve"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn near_means_within_reach_of_a_call() {
-        let here = whole_pages as fn(usize, usize) -> _ as usize;
-        let near = RegionRequest {
-            near: Some(here),
-            reserve: 64 * MIB,
-            ..request(None)
-        };
-        let (_region, report) = Region::create(native(), &near).unwrap();
-        assert!(report.reach().unwrap() < 2048 * MIB, "{report}");
-    }
-
-    #[test]
-    fn dropping_a_region_unmaps_it() {
-        let (region, report) = Region::create(native(), &request(None)).unwrap();
-        let mapped = |span: Span| {
-            let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-            let start = format!("{:x}-{:x} ", span.start, span.end());
-            maps.lines()
-                .any(|line| line.starts_with(&start) && line.contains("region-test"))
-        };
-        assert!(mapped(report.span) || report.memory != MemoryKind::Memfd);
-        drop(region);
-        assert!(!mapped(report.span));
-    }
-}
+mod tests;

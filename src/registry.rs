@@ -64,11 +64,7 @@ impl Registry {
         for record in self.records() {
             // Acquire: pairs with the Release in `give_back`: the last owner's
             // counts and holds come before ours.
-            if record
-                .in_use
-                .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
-                .is_ok()
-            {
+            if record.in_use.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok() {
                 return record;
             }
         }
@@ -84,8 +80,7 @@ impl Registry {
             // SAFETY: `new` is ours until it is pushed.
             unsafe { (*new).next = head };
             // Release: pairs with the Acquire in `records`.
-            match self.head.compare_exchange_weak(head, new, Ordering::Release, Ordering::Relaxed)
-            {
+            match self.head.compare_exchange_weak(head, new, Ordering::Release, Ordering::Relaxed) {
                 // SAFETY: just allocated, and freed only with the registry.
                 Ok(_) => return unsafe { &*new },
                 Err(now) => head = now,

@@ -113,10 +113,7 @@ impl Report {
     #[must_use]
     pub fn reach(&self) -> Option<usize> {
         let near = self.near?;
-        Some(
-            near.abs_diff(self.span.start)
-                .max(near.abs_diff(self.span.end())),
-        )
+        Some(near.abs_diff(self.span.start).max(near.abs_diff(self.span.end())))
     }
 }
 
@@ -169,16 +166,8 @@ mod tests {
 
     #[test]
     fn the_text_names_the_choice_and_every_refusal() {
-        let refused = OsError {
-            call: "pkey_alloc",
-            bytes: 0,
-            errno: 22,
-        };
-        let attempt = |strategy, memory, outcome| Attempt {
-            strategy,
-            memory,
-            outcome,
-        };
+        let refused = OsError { call: "pkey_alloc", bytes: 0, errno: 22 };
+        let attempt = |strategy, memory, outcome| Attempt { strategy, memory, outcome };
         let report = Report {
             strategy: Strategy::DualTransient,
             memory: MemoryKind::Memfd,
@@ -187,11 +176,7 @@ mod tests {
             near: Some(0x1000_0000),
             span: Span::new(0x2000_0000, 64 * MIB),
             attempts: vec![
-                attempt(
-                    Strategy::DualPkey,
-                    MemoryKind::Memfd,
-                    Outcome::Refused(refused),
-                ),
+                attempt(Strategy::DualPkey, MemoryKind::Memfd, Outcome::Refused(refused)),
                 attempt(
                     Strategy::DualPkey,
                     MemoryKind::SharedAnonymous,
@@ -205,16 +190,10 @@ mod tests {
         let text = report.to_string();
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "strategy: dual-transient on memfd memory");
-        assert_eq!(
-            lines[1],
-            "region: 64 MiB at 0x20000000..0x24000000, system pages of 4 KiB"
-        );
+        assert_eq!(lines[1], "region: 64 MiB at 0x20000000..0x24000000, system pages of 4 KiB");
         assert_eq!(lines[2], "near: 0x10000000, farthest byte 320 MiB away");
         assert_eq!(lines[3], "core serialisation: by the kernel");
-        assert!(
-            lines[5].starts_with("  dual-pkey on memfd: refused: pkey_alloc: "),
-            "{text}"
-        );
+        assert!(lines[5].starts_with("  dual-pkey on memfd: refused: pkey_alloc: "), "{text}");
         assert_eq!(lines[6], "  dual-pkey on shared-anonymous: skipped: no key");
         assert_eq!(lines[7], "  dual-transient on memfd: chosen");
         assert_eq!(lines.len(), 8);

@@ -231,6 +231,7 @@ impl Drop for WriteScope<'_> {
         if thread.open_scopes.get() == 0 {
             thread.close_window();
             thread.close_unit();
+            thread.abandon_withheld();
         }
         let region = &thread.shared().region;
         region.protection().close(region.platform(), self.before);
@@ -239,6 +240,8 @@ impl Drop for WriteScope<'_> {
 
 impl fmt::Debug for WriteScope<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WriteScope").field("window", &self.thread.window.get()).finish_non_exhaustive()
+        f.debug_struct("WriteScope")
+            .field("window", &self.thread.window.get())
+            .finish_non_exhaustive()
     }
 }

@@ -56,12 +56,8 @@ impl Slot {
             return Err(SlotError::Foreign(executor));
         }
         // Release [X1]: pairs with the Acquire of `load_addr`.
-        let installed = self.entry.compare_exchange(
-            0,
-            executor.addr(),
-            Ordering::Release,
-            Ordering::Relaxed,
-        );
+        let installed =
+            self.entry.compare_exchange(0, executor.addr(), Ordering::Release, Ordering::Relaxed);
         if installed.is_err() {
             return Err(SlotError::Occupied(executor));
         }
@@ -101,9 +97,8 @@ impl Slot {
 
     /// The executor that was in the slot, with the handle kept for it.
     fn owned(&self, entry: usize) -> Option<Executor> {
-        (entry != 0).then(|| {
-            Executor::from_owned(Some(ArenaRef::from_owned(self.shared.pointer())), entry)
-        })
+        (entry != 0)
+            .then(|| Executor::from_owned(Some(ArenaRef::from_owned(self.shared.pointer())), entry, 0))
     }
 }
 

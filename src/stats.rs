@@ -1,4 +1,4 @@
-//! Byte-exact accounts of a region, added up from single-writer counts.
+//! Byte-exact accounts of a region, added up from single-writer counts, `[A1]`.
 
 use crate::sync::{Ordering, Tally};
 
@@ -123,8 +123,8 @@ impl Totals {
         stats.retired_executors = stats.retires.saturating_sub(stats.recycles);
         stats.retired_bytes = self.retired_bytes.saturating_sub(self.recycled_bytes);
         stats.hole_bytes = stats.committed_bytes.saturating_sub(taken);
-        stats.padding_bytes = taken
-            .saturating_sub(stats.live_bytes + stats.retired_bytes + stats.claimed_bytes);
+        stats.padding_bytes =
+            taken.saturating_sub(stats.live_bytes + stats.retired_bytes + stats.claimed_bytes);
         self.stats
     }
 }

@@ -8,27 +8,24 @@
 
 use core::cell::{Cell, RefCell, UnsafeCell};
 use core::fmt;
-use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
 
 use crate::arena::{ArenaRef, Shared, drop_refs};
 use crate::claim::Claim;
-use crate::error::{
-    AttachError, InstallError, PublishError, PublishErrorKind, ReserveError,
-};
+use crate::error::{AttachError, InstallError, PublishError, PublishErrorKind, ReserveError};
 use crate::executor::Executor;
 use crate::guard::Guard;
 use crate::layout::CodeLayout;
 use crate::protect::Window;
 use crate::reclaim::recycle;
-use crate::reclaim::retire::{Batch, Dead};
+use crate::reclaim::retire::{Batch, Dead, Ripe};
 use crate::reclaim::scheme::{Local, Pin};
 use crate::registry::Record;
 use crate::reservation::Reservation;
 use crate::scope::{OpenWindow, WriteScope};
 use crate::stats::{self, Tallies};
-use crate::sync::{Ordering, thread_local};
+use crate::sync::thread_local;
 use crate::units::Span;
 
 /// Arena handles a thread draws at a time.
@@ -48,6 +45,12 @@ pub(crate) struct ThreadState {
     pins: Cell<usize>,
     /// Guards of those that hold the one executor they run.
     pub(crate) holding: Cell<usize>,
+    /// Parks begun so far, and the number of the one under way, 0 for none.
+    /// Guards are marked with the former: see [`is_aside`](Self::is_aside).
+    parks: Cell<u64>,
+    parked: Cell<u64>,
+    /// The guards that each park under way has set aside, outermost first.
+    aside: RefCell<Vec<GuardCounts>>,
     pub(crate) claim: Cell<Claim>,
     /// Bytes the next claim should have.
     pub(crate) appetite: Cell<usize>,
@@ -58,6 +61,9 @@ pub(crate) struct ThreadState {
     /// The window open in them.
     pub(crate) window: Cell<Option<OpenWindow>>,
     batch: Cell<Option<Box<Batch>>>,
+    /// Given up inside the write scopes open now, whose windows may cover it;
+    /// see [`abandon`](Self::abandon).
+    pub(crate) withheld: RefCell<Vec<Span>>,
     /// Windows the system refused to close.
     pub(crate) unsealed: RefCell<Vec<Window>>,
     /// Arena handles drawn and not yet given out.
@@ -148,22 +154,61 @@ impl ThreadState {
         drop(before);
     }
 
-    /// Leaves the epoch in the middle of guards that hold what they run. Guards
-    /// made from here to [`unpark`](Self::unpark) join it anew.
-    pub(crate) fn park(&self) -> GuardCounts {
-        let counts = GuardCounts { pins: self.pins.take(), holding: self.holding.take() };
-        self.set_pin(None);
-        counts
+    /// The mark of a guard made now.
+    pub(crate) fn mark(&self) -> u64 {
+        self.parks.get()
     }
 
-    /// Joins the epoch again for the guards of before.
-    pub(crate) fn unpark(&self, before: GuardCounts) {
-        if self.pins.get() == 0 {
+    /// Whether a park under way has set a guard with this mark aside: it was
+    /// made before the park began, so the epoch does not know of it.
+    fn is_aside(&self, mark: u64) -> bool {
+        mark < self.parked.get()
+    }
+
+    /// Leaves the epoch in the middle of guards that hold what they run, and
+    /// sets them aside. Guards made from here to [`unpark`](Self::unpark) join
+    /// it anew.
+    pub(crate) fn park(&self) {
+        let counts = GuardCounts {
+            pins: self.pins.take(),
+            holding: self.holding.take(),
+            parked: self.parked.get(),
+        };
+        self.aside.borrow_mut().push(counts);
+        self.parks.set(self.parks.get() + 1);
+        self.parked.set(self.parks.get());
+        self.set_pin(None);
+    }
+
+    /// Takes the guards of before back, and joins the epoch again for them.
+    pub(crate) fn unpark(&self) {
+        let Some(before) = self.aside.borrow_mut().pop() else { return };
+        self.parked.set(before.parked);
+        if self.pins.get() == 0 && before.pins > 0 {
             self.set_pin(Some(self.local.pin()));
         }
         // Guards that `f` let out live on beside them.
         self.pins.set(self.pins.get() + before.pins);
         self.holding.set(self.holding.get() + before.holding);
+    }
+
+    /// A guard no longer holds what it ran. If it was set aside it can be
+    /// loaded under again from here on, so it joins the epoch.
+    pub(crate) fn end_hold(&self, mark: &Cell<u64>) {
+        if !self.is_aside(mark.get()) {
+            self.holding.set(self.holding.get() - 1);
+            return;
+        }
+        // The innermost park that began after the guard was made, and the
+        // level it began in knew the guard.
+        let mut aside = self.aside.borrow_mut();
+        if let Some(level) = aside.iter_mut().rfind(|level| level.parked <= mark.get()) {
+            level.pins -= 1;
+            level.holding -= 1;
+        }
+        drop(aside);
+        mark.set(self.mark());
+        self.enter();
     }
 
     /// Lets the epoch move past the outermost pin.
@@ -184,7 +229,7 @@ impl ThreadState {
     /// to the epoch.
     pub(crate) fn retire(&self, dead: Dead) {
         let mut batch = self.batch.take().unwrap_or_else(Batch::new);
-        batch.push(dead);
+        batch.push(dead, self.shared().weight(dead));
         let full = batch.is_full() || batch.bytes() >= recycle::seal_bytes(self.shared());
         self.batch.set(Some(batch));
         if full {
@@ -204,24 +249,29 @@ impl ThreadState {
 
     /// Defers a batch of executors that were unreachable before this call.
     pub(crate) fn defer(&self, batch: Box<Batch>) {
-        let shared = SharedPointer(self.shared);
-        let bytes = batch.bytes() as u64;
-        // Relaxed: steers policy.
-        self.shared().deferred.fetch_add(bytes, Ordering::Relaxed);
+        let ripe = RipePointer(NonNull::from(&*self.shared().ripe));
+        let bytes = batch.bytes();
+        self.shared().ripe.expect(bytes);
         let pin = self.local.pin();
         let handover = move || {
-            let SharedPointer(shared) = { shared };
+            let RipePointer(ripe) = { ripe };
             // SAFETY: deferred work runs before the collector is gone, and the
-            // arena drops that first of all.
-            let shared = unsafe { shared.as_ref() };
-            shared.ripe.push(batch);
-            // Relaxed: as above.
-            shared.deferred.fetch_sub(bytes, Ordering::Relaxed);
+            // arena drops that before anything else.
+            let ripe = unsafe { ripe.as_ref() };
+            ripe.arrive(batch);
         };
         // SAFETY: [D2] the handover may run on any thread: it owns what it
         // moves, and only pushes it.
         unsafe { pin.defer(handover) };
         pin.flush();
+    }
+
+    /// Bytes retired that no grace period has begun for.
+    pub(crate) fn batch_bytes(&self) -> usize {
+        let batch = self.batch.take();
+        let bytes = batch.as_ref().map_or(0, |batch| batch.bytes());
+        self.batch.set(batch);
+        bytes
     }
 
     /// Begins the grace period of what threads without a handle dropped.
@@ -232,18 +282,21 @@ impl ThreadState {
     }
 }
 
-/// Guards of a parked thread.
+/// The guards that a park set aside. Each holds what it runs, but for the one
+/// that is parked itself, which nobody can use meanwhile.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct GuardCounts {
+struct GuardCounts {
     pins: usize,
     holding: usize,
+    /// The park around this one, 0 for none.
+    parked: u64,
 }
 
 /// A pointer that a deferred closure may carry to another thread.
-struct SharedPointer(NonNull<Shared>);
+struct RipePointer(NonNull<Ripe>);
 
-// SAFETY: `Shared` is Sync; see `ArenaRef`.
-unsafe impl Send for SharedPointer {}
+// SAFETY: `Ripe` is made of atomics.
+unsafe impl Send for RipePointer {}
 
 /// Runs `f` with the calling thread's state for an arena, if it has one.
 pub(crate) fn with_attached<R>(
@@ -259,6 +312,28 @@ pub(crate) fn with_attached<R>(
         at = state.next.get();
     }
     None
+}
+
+/// As [`with_attached`], with the state of handle `id` if that is one of them.
+pub(crate) fn with_handle<R>(
+    shared: NonNull<Shared>,
+    id: u64,
+    f: impl FnOnce(&ThreadState) -> R,
+) -> Option<R> {
+    let mut found = ptr::null();
+    let mut at = ATTACHED.try_with(Cell::get).unwrap_or(ptr::null());
+    // SAFETY: as in `with_attached`.
+    while let Some(state) = unsafe { at.as_ref() } {
+        if state.is_of(shared) {
+            found = at;
+            if state.id == id {
+                break;
+            }
+        }
+        at = state.next.get();
+    }
+    // SAFETY: null, or of the list; as above.
+    unsafe { found.as_ref() }.map(f)
 }
 
 /// See [`Arena::with_thread`](crate::Arena::with_thread).
@@ -279,10 +354,10 @@ pub(crate) fn with_kept_handle<R>(
     let found = KEPT
         .try_with(|kept| {
             let mut kept = kept.borrow_mut();
-            let at = kept.iter().position(|handle| handle.state.is_of(shared.pointer()));
+            let at = kept.iter().position(|handle| handle.state().is_of(shared.pointer()));
             let found = at.map(|at| kept.swap_remove(at));
             let abandoned: Vec<_> =
-                kept.extract_if(.., |handle| handle.state.shared().is_abandoned()).collect();
+                kept.extract_if(.., |handle| handle.state().shared().is_abandoned()).collect();
             (found, abandoned)
         })
         .map_err(|_| AttachError::ThreadExiting)?;
@@ -309,15 +384,15 @@ pub(crate) fn with_kept_handle<R>(
 /// needs_send(jit_arena::Arena::new().unwrap().attach().unwrap());
 /// ```
 pub struct ThreadHandle {
-    state: Box<ThreadState>,
-    _not_send: PhantomData<*mut ()>,
+    /// A box, reached through [`ATTACHED`] as well; not `Send`.
+    state: NonNull<ThreadState>,
 }
 
 impl ThreadHandle {
     pub(crate) fn attach(shared: &ArenaRef) -> Result<Self, AttachError> {
         let arena = shared.get();
         arena.region.protection().attach(arena.region.platform());
-        let state = Box::new(ThreadState {
+        let state = Box::leak(Box::new(ThreadState {
             shared: shared.clone().into_owned(),
             record: arena.threads.take(),
             id: arena.threads.next_id(),
@@ -325,19 +400,30 @@ impl ThreadHandle {
             pin: UnsafeCell::new(None),
             pins: Cell::new(0),
             holding: Cell::new(0),
+            parks: Cell::new(0),
+            parked: Cell::new(0),
+            aside: RefCell::new(Vec::new()),
             claim: Cell::new(Claim::EMPTY),
             appetite: Cell::new(0),
             scopes: Cell::new(0),
             open_scopes: Cell::new(0),
             window: Cell::new(None),
             batch: Cell::new(None),
+            withheld: RefCell::new(Vec::new()),
             unsealed: RefCell::new(Vec::new()),
             stock: Cell::new(0),
             next: Cell::new(ptr::null()),
-        });
+        }));
         // Where thread-locals are gone, drops on this thread are orphaned.
-        let _ = ATTACHED.try_with(|newest| state.next.set(newest.replace(&raw const *state)));
-        Ok(Self { state, _not_send: PhantomData })
+        let state = NonNull::from(state);
+        let handle = Self { state };
+        let _ = ATTACHED.try_with(|newest| handle.state().next.set(newest.replace(state.as_ptr())));
+        Ok(handle)
+    }
+
+    fn state(&self) -> &ThreadState {
+        // SAFETY: allocated by `attach`, freed by `drop` only.
+        unsafe { self.state.as_ref() }
     }
 
     /// Reserves place for an executor; its address is known from now on.
@@ -350,7 +436,7 @@ impl ThreadHandle {
     /// A layout that no arena takes, a region that has no such hole left, or a
     /// system that has no memory to back it. Nothing has changed then.
     pub fn reserve(&mut self, layout: CodeLayout) -> Result<Reservation, ReserveError> {
-        self.state.reserve(layout)
+        self.state().reserve(layout)
     }
 
     /// Opens a write scope: from here to its end this thread, and no other,
@@ -369,7 +455,7 @@ impl ThreadHandle {
     /// # }
     /// ```
     pub fn write(&mut self) -> WriteScope<'_> {
-        WriteScope::open(&self.state)
+        WriteScope::open(self.state())
     }
 
     /// Publishes what was written: from here on it can be run, and only read.
@@ -382,17 +468,17 @@ impl ThreadHandle {
     ///
     /// Hands the reservation back if nothing was written to it, if it belongs
     /// to another arena, or if the system refused to seal it.
+    #[expect(clippy::result_large_err, reason = "hands back what it was given")]
     pub fn publish(&mut self, reservation: Reservation) -> Result<Executor, PublishError> {
-        let state = &self.state;
-        let refuse = |kind, reservation| Err(PublishError { kind, reservation });
+        let state = self.state();
         if !reservation.is_of(state) {
-            return refuse(PublishErrorKind::Foreign, reservation);
+            return Err(PublishError { kind: PublishErrorKind::Foreign, reservation });
         }
         if !reservation.is_written() {
-            return refuse(PublishErrorKind::Unwritten, reservation);
+            return Err(PublishError { kind: PublishErrorKind::Unwritten, reservation });
         }
         if let Err(os) = state.close_unsealed(reservation.span()) {
-            return refuse(PublishErrorKind::Os(os), reservation);
+            return Err(PublishError { kind: PublishErrorKind::Os(os), reservation });
         }
         let shared = state.shared();
         let code = Span::new(reservation.entry(), reservation.len());
@@ -415,23 +501,24 @@ impl ThreadHandle {
         let mut reservation = self.reserve(layout)?;
         let mut scope = self.write();
         scope.write_at(&mut reservation, 0, code)?;
-        scope.write_at(&mut reservation, code.len(), data)?;
+        if !data.is_empty() {
+            scope.write_at(&mut reservation, code.len(), data)?;
+        }
         drop(scope);
         Ok(self.publish(reservation)?)
     }
 
     /// Joins the epoch: what can be reached from here on stays until the guard
     /// is dropped. Wait-free.
-    #[must_use]
     pub fn pin(&self) -> Guard<'_> {
-        Guard::new(&self.state)
+        Guard::new(self.state())
     }
 
     /// Retires an executor: the same as dropping it on this thread, without
     /// the look for the thread's handle. An executor of another arena is just
     /// dropped.
     pub fn retire(&mut self, executor: Executor) {
-        executor.retire_on(&self.state);
+        executor.retire_on(self.state());
     }
 
     /// Pushes reclamation as far as it goes at this moment, and gives all free
@@ -441,8 +528,8 @@ impl ThreadHandle {
     /// other threads have retired but not handed over yet. Lock-free; makes
     /// system calls.
     pub fn collect(&mut self) {
-        self.state.return_claim();
-        recycle::collect(&self.state);
+        self.state().return_claim();
+        recycle::collect(self.state());
     }
 }
 
@@ -472,10 +559,10 @@ impl ThreadState {
 
 impl Drop for ThreadHandle {
     fn drop(&mut self) {
-        let state = &self.state;
+        let state = self.state();
         // Unlinks itself: usually the newest.
         let _ = ATTACHED.try_with(|newest| {
-            let this: *const ThreadState = &raw const **state;
+            let this: *const ThreadState = self.state.as_ptr();
             if newest.get() == this {
                 newest.set(state.next.get());
                 return;
@@ -495,6 +582,9 @@ impl Drop for ThreadHandle {
         // What the system still refuses to close stays counted in the stats.
         let _ = state.close_unsealed(state.shared().region.span());
         state.record().give_back();
+        // SAFETY: a box of `attach`; nothing points to it any more: it is off
+        // the thread's list, and guards and scopes borrow this handle.
+        drop(unsafe { Box::from_raw(self.state.as_ptr()) });
     }
 }
 
@@ -512,8 +602,8 @@ impl Drop for ThreadState {
 impl fmt::Debug for ThreadHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ThreadHandle")
-            .field("claim", &self.state.claim.get())
-            .field("guards", &self.state.pins.get())
+            .field("claim", &self.state().claim.get())
+            .field("guards", &self.state().pins.get())
             .finish_non_exhaustive()
     }
 }

@@ -74,15 +74,11 @@ fn verify_executors(
         let run = pages.run(span);
         for granule in run.start..run.end() {
             let home = pages.page(granule / pages.granules());
-            let taken =
-                bitmap::test(home.taken, granule % pages.granules(), Ordering::Acquire);
-            ensure(taken, "B1", || {
-                format!("a granule of the executor at {start:#x} is nobody's")
-            })?;
+            let taken = bitmap::test(home.taken, granule % pages.granules(), Ordering::Acquire);
+            ensure(taken, "B1", || format!("a granule of the executor at {start:#x} is nobody's"))?;
         }
-        for touched in run.start / pages.granules()..=(run.end() - 1) / pages.granules() {
-            touching[touched] += 1;
-        }
+        let (first, last) = (run.start / pages.granules(), (run.end() - 1) / pages.granules());
+        touching[first..=last].iter_mut().for_each(|count| *count += 1);
         // Acquire: pairs with whoever marked it; exact at quiescence.
         if bitmap::test(page.retired, at, Ordering::Acquire) {
             seen.retired += 1;
@@ -104,21 +100,32 @@ fn verify_executors(
 fn verify_holes(shared: &Shared, number: usize) -> Result<(), VerifyError> {
     let pages = &shared.pages;
     let page = pages.page(number);
+    let unit = shared.region.platform().system_page() / GRANULE;
     for hole in bitmap::clear_runs(page.taken) {
-        let run = Run::new(number * pages.granules() + hole.start, hole.len);
-        if !pages.is_committed(run) {
-            // Reading would commit it; parts that are, are read elsewhere.
-            continue;
+        let mut at = hole.start;
+        while at < hole.end() {
+            // By system pages: reading one that is not committed would be the
+            // first to use it.
+            let end = (at / unit * unit + unit).min(hole.end());
+            let run = Run::new(number * pages.granules() + at, end - at);
+            if pages.is_committed(run) {
+                verify_hole(shared, run)?;
+            }
+            at = end;
         }
-        let span = pages.span(run);
-        for at in (span.start..span.end()).step_by(8) {
-            let region = &shared.region;
-            // SAFETY: aligned, and inside the region.
-            let word = unsafe { region.protection().load_word(region.platform(), at) };
-            ensure(word == 0 || word == arch::TRAP_WORD, "D3", || {
-                format!("{word:#x} in the hole at {at:#x}")
-            })?;
-        }
+    }
+    Ok(())
+}
+
+fn verify_hole(shared: &Shared, run: Run) -> Result<(), VerifyError> {
+    let region = &shared.region;
+    let span = shared.pages.span(run);
+    for at in (span.start..span.end()).step_by(8) {
+        // SAFETY: aligned, and inside the region.
+        let word = unsafe { region.protection().load_word(region.platform(), at) };
+        ensure(word == 0 || word == arch::TRAP_WORD, "D3", || {
+            format!("{word:#x} in the hole at {at:#x}")
+        })?;
     }
     Ok(())
 }
@@ -137,10 +144,9 @@ fn verify_page(
     ensure(live == touching, "P1", || {
         format!("page {number} counts {live} executors and has {touching}")
     })?;
-    for at in 0..pages.granules() {
+    for at in bitmap::ones(page.taken) {
         let run = Run::new(number * pages.granules() + at, 1);
-        let taken = bitmap::test(page.taken, at, Ordering::Acquire);
-        ensure(!taken || pages.is_committed(run), "P2", || {
+        ensure(pages.is_committed(run), "P2", || {
             format!("granule {at} of page {number} is taken and not committed")
         })?;
     }

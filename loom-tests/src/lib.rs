@@ -74,8 +74,11 @@ impl Model {
     /// The bounds that hold for this build; `None` if it does not run there.
     #[must_use]
     pub fn bounds(&self) -> Option<Bounds> {
-        let mut bounds =
-            if cfg!(any(jit_arena_eager, not(jit_arena_loom))) { Some(self.eager) } else { self.epoch };
+        let mut bounds = if cfg!(any(jit_arena_eager, not(jit_arena_loom))) {
+            Some(self.eager)
+        } else {
+            self.epoch
+        };
         if let (Some(bounds), Some(deeper)) = (&mut bounds, preemptions_asked()) {
             bounds.preemptions = deeper;
             bounds.least = 1;

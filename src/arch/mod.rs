@@ -5,6 +5,11 @@
 //! [`Platform`](crate::platform::Platform) trait, so that a simulated machine
 //! can stand in for all of this.
 
+#![cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, reason = "other systems have calls of their own for some of it")
+)]
+
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
 #[cfg(target_arch = "aarch64")]

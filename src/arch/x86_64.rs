@@ -77,10 +77,7 @@ const fn write_disable(key: u32) -> u32 {
 /// The two rights bits of `key` out of a PKRU value: (access disabled, write
 /// disabled).
 pub(crate) const fn key_bits(pkru: u32, key: u32) -> (bool, bool) {
-    (
-        pkru & access_disable(key) != 0,
-        pkru & write_disable(key) != 0,
-    )
+    (pkru & access_disable(key) != 0, pkru & write_disable(key) != 0)
 }
 
 /// `pkru` with the two rights bits of `key` replaced.

@@ -139,12 +139,7 @@ fn take_word(word: &AtomicU64, mask: u64) -> bool {
         // Acquire [D3]: pairs with the Release in `release`, so that the new
         // owner's writes come after the trap fill (and the discard) of the
         // old one's.
-        match word.compare_exchange_weak(
-            seen,
-            seen | mask,
-            Ordering::Acquire,
-            Ordering::Relaxed,
-        ) {
+        match word.compare_exchange_weak(seen, seen | mask, Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) => return true,
             Err(now) => seen = now,
         }
@@ -163,12 +158,77 @@ pub(crate) fn release(words: &[AtomicU64], run: Run) {
 
 /// Length of the longest run of clear bits.
 pub(crate) fn longest_clear(words: &[AtomicU64]) -> usize {
-    clear_runs(words).map(|run| run.len).max().unwrap_or(0)
+    let (mut longest, mut run) = (0, 0);
+    for word in words {
+        // Relaxed: a hint, as in `clear_runs`.
+        let bits = word.load(Ordering::Relaxed);
+        if bits == u64::MAX {
+            longest = longest.max(run);
+            run = 0;
+            continue;
+        }
+        if bits == 0 {
+            run += WORD;
+            continue;
+        }
+        longest = longest.max(run + bits.trailing_zeros() as usize);
+        run = bits.leading_zeros() as usize;
+        let mut long = starts_of(!bits, longest + 1);
+        while long != 0 {
+            long &= long >> 1;
+            longest += 1;
+        }
+    }
+    longest.max(run)
+}
+
+/// The lowest run of at least `need` clear bits; at least one, that is.
+pub(crate) fn first_clear(words: &[AtomicU64], need: usize) -> Option<Run> {
+    let whole = |start: usize, known: usize| {
+        Some(Run::new(start, known + clear_above(words, start + known)))
+    };
+    let mut run = 0;
+    for (at, word) in words.iter().enumerate() {
+        // Relaxed: a hint, as in `clear_runs`.
+        let bits = word.load(Ordering::Relaxed);
+        let known = run + bits.trailing_zeros() as usize;
+        if known >= need {
+            return whole(at * WORD - run, known);
+        }
+        if bits == 0 {
+            run += WORD;
+            continue;
+        }
+        let long = starts_of(!bits, need);
+        if long != 0 {
+            return whole(at * WORD + long.trailing_zeros() as usize, need);
+        }
+        run = bits.leading_zeros() as usize;
+    }
+    None
+}
+
+/// The bits of `bits` from which on `len` ones follow each other.
+fn starts_of(bits: u64, len: usize) -> u64 {
+    // What is left has so many ones from each bit on; few words have any for
+    // long.
+    let (mut left, mut known) = (bits, 1);
+    while known < len && left != 0 {
+        let step = known.min(len - known);
+        left &= left >> step;
+        known += step;
+    }
+    left
 }
 
 /// Length of the run of clear bits around `run`, itself just cleared.
 pub(crate) fn clear_around(words: &[AtomicU64], run: Run) -> usize {
-    let mut low = run.start;
+    clear_below(words, run.start) + run.len + clear_above(words, run.end())
+}
+
+/// Length of the run of clear bits that ends in front of bit `at`.
+fn clear_below(words: &[AtomicU64], at: usize) -> usize {
+    let mut low = at;
     while low > 0 {
         // Relaxed: a hint, as in `clear_runs`.
         let bits = words[(low - 1) / WORD].load(Ordering::Relaxed);
@@ -179,7 +239,12 @@ pub(crate) fn clear_around(words: &[AtomicU64], run: Run) -> usize {
             break;
         }
     }
-    let mut high = run.end();
+    at - low
+}
+
+/// Length of the run of clear bits that begins with bit `at`.
+fn clear_above(words: &[AtomicU64], at: usize) -> usize {
+    let mut high = at;
     while high < words.len() * WORD {
         // Relaxed: a hint, as in `clear_runs`.
         let above = words[high / WORD].load(Ordering::Relaxed) >> (high % WORD);
@@ -189,7 +254,7 @@ pub(crate) fn clear_around(words: &[AtomicU64], run: Run) -> usize {
             break;
         }
     }
-    high - low
+    high - at
 }
 
 /// Whether no bit is set.
@@ -289,6 +354,16 @@ mod tests {
                 longest_clear(&words),
                 naive(&words).iter().map(|run| run.len).max().unwrap_or(0)
             );
+        }
+    }
+
+    #[test]
+    fn first_clear_finds_the_lowest_run_that_is_long_enough() {
+        for words in patterns() {
+            for need in 1..=130 {
+                let expected = naive(&words).into_iter().find(|run| run.len >= need);
+                assert_eq!(first_clear(&words, need), expected, "{words:?} {need}");
+            }
         }
     }
 

@@ -1,242 +1,180 @@
-//! The index of holes: which code page has a hole of at least so many
-//! granules, lowest address first, in a bounded number of steps whatever the
-//! number of pages.
+//! The index of holes: the lowest code page that has a hole of at least so many
+//! granules, in a bounded number of steps whatever the number of pages.
 //!
-//! Pages are filed under the class of their longest hole, two classes to an
-//! octave. Each class is a [`HintSet`]: a bitmap of pages with bitmaps of
-//! non-empty words above it. All of it is a *hint*: a page found here may have
-//! lost its hole (the page's own bitmap decides, and the finder files the page
-//! anew), but a page's hole is never forgotten, `[P4]`: whoever changes a
-//! page's class leaves only after it saw the page filed under the class it has.
+//! A tree of eights. A leaf has the length of its page's longest hole, every
+//! node above the greatest of its children, so a search goes down to the first
+//! child that is great enough, one cache line a level. All of it is a *hint*
+//! in one direction: a page found here may have lost its hole (the page's own
+//! bitmap decides, and the finder files the page anew), but a page's hole is
+//! never forgotten, `[P4]`: no node stays below what lies under it.
+//!
+//! Two protocols keep that. A leaf counts how often it was told of a hole: who
+//! lowers it measures first, and gives up if anyone told it of a hole
+//! meanwhile. Who lowers a node above looks at its children once more when it
+//! has.
 //!
 //! Address order matters: the first of any sixteen suitable pages packed a
 //! recorded trace with 1.46 × its live bytes, the lowest with 1.07 ×.
 
 use crate::sync::{AtomicU64, Ordering, zeroed_words};
 
-use super::bitmap::{self, WORD};
+/// Children a node.
+const FAN: usize = 8;
 
-/// The class of a longest hole: 0 for no hole, otherwise 1 + 2 × octave, plus
-/// one from the middle of the octave on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Class(u64);
+/// Bits of a leaf that tell the longest hole; those above count.
+const LENGTH: u32 = 16;
 
-impl Class {
-    /// The class that holes of `granules` are filed under.
-    pub(crate) const fn of(granules: usize) -> Self {
-        if granules == 0 {
-            return Self(0);
-        }
-        let octave = granules.ilog2() as u64;
-        let half = if octave == 0 { 0 } else { (granules >> (octave - 1)) as u64 & 1 };
-        Self(1 + 2 * octave + half)
-    }
-
-    /// The smallest hole filed under this class, in granules.
-    const fn smallest(self) -> usize {
-        if self.0 == 0 {
-            return 0;
-        }
-        let (octave, half) = ((self.0 - 1) / 2, (self.0 - 1) % 2);
-        ((2 + half as usize) << octave) >> 1
-    }
-
-    /// The lowest class whose every hole holds `granules`.
-    const fn holding(granules: usize) -> Self {
-        let class = Self::of(granules);
-        if class.smallest() < granules { Self(class.0 + 1) } else { class }
-    }
-
-    const fn index(self) -> usize {
-        self.0 as usize
-    }
+/// What a leaf says of its page's longest hole, in granules.
+const fn length(leaf: u64) -> usize {
+    (leaf & ((1 << LENGTH) - 1)) as usize
 }
 
-/// A set of page numbers that finds its lowest member from a given one on.
+/// All pages, filed by the length of their longest hole.
 ///
-/// Progress: wait-free.
-struct HintSet {
-    /// Level 0 has a bit a page, level n + 1 a bit a word of level n.
+/// Progress: lock-free; a retry follows another thread's change.
+pub(crate) struct Index {
+    /// Leaves first; the last level is one cache line.
     levels: Vec<Box<[AtomicU64]>>,
 }
 
-impl HintSet {
-    fn new(pages: usize) -> Self {
-        let mut levels = Vec::new();
-        let mut bits = pages;
-        loop {
-            let words = bits.div_ceil(WORD);
-            levels.push(zeroed_words(words));
-            if words <= 1 {
-                return Self { levels };
-            }
-            bits = words;
-        }
-    }
-
-    fn insert(&self, page: usize) {
-        self.insert_from(0, page);
-    }
-
-    /// Sets bit `at` of `level` and, where its word was empty, the bits above.
-    fn insert_from(&self, level: usize, mut at: usize) {
-        for words in &self.levels[level..] {
-            // AcqRel [P4]: pairs with the Acquire in `next` and with the
-            // read-modify-writes in `remove`.
-            let before = words[at / WORD].fetch_or(1 << (at % WORD), Ordering::AcqRel);
-            if before != 0 {
-                // Whoever made the word non-empty sets the bit above; whoever
-                // clears that bit looks at this word once more.
-                return;
-            }
-            at /= WORD;
-        }
-    }
-
-    fn remove(&self, page: usize) {
-        let mut at = page;
-        for (level, words) in self.levels.iter().enumerate() {
-            // AcqRel [P4]: see `insert_from`.
-            bitmap::clear(words, at, Ordering::AcqRel);
-            if level > 0 && reread(&self.levels[level - 1][at]) != 0 {
-                // The word below filled while its bit here went.
-                self.insert_from(level, at);
-                return;
-            }
-            at /= WORD;
-            if reread(&words[at]) != 0 {
-                return;
-            }
-        }
-    }
-
-    fn contains(&self, page: usize) -> bool {
-        bitmap::test(&self.levels[0], page, Ordering::Acquire)
-    }
-
-    /// The lowest member.
-    fn first(&self) -> Option<usize> {
-        let (mut level, mut at) = (self.levels.len() - 1, 0);
-        loop {
-            let word = self.levels[level].get(at / WORD)?;
-            // Acquire [P4]: pairs with the AcqRel in `insert_from`.
-            let bits = word.load(Ordering::Acquire) & (u64::MAX << (at % WORD));
-            if bits != 0 {
-                at = at / WORD * WORD + bits.trailing_zeros() as usize;
-                if level == 0 {
-                    return Some(at);
-                }
-                level -= 1;
-                at *= WORD;
-            } else {
-                // Nothing more in this word: on with the next bit above.
-                at = at / WORD + 1;
-                level += 1;
-                if level >= self.levels.len() {
-                    return None;
-                }
-            }
-        }
-    }
-}
-
-/// Reads a word by a read-modify-write, so that the reading takes its place in
-/// the word's modification order: every change is either seen, or made by
-/// somebody who sees all that came before this reading.
-fn reread(word: &AtomicU64) -> u64 {
-    word.fetch_or(0, Ordering::AcqRel)
-}
-
-/// All pages, filed by the class of their longest hole.
-pub(crate) struct Index {
-    sets: Vec<HintSet>,
-}
-
 impl Index {
-    /// An empty index for `pages` pages of `granules` granules each.
+    /// An index of `pages` pages of `granules` granules each, none of which has
+    /// a hole.
     pub(crate) fn new(pages: usize, granules: usize) -> Self {
-        let classes = Class::of(granules).index() + 1;
-        Self { sets: (0..classes).map(|_| HintSet::new(pages)).collect() }
+        assert!(granules < 1 << LENGTH, "a page is larger than a leaf can tell");
+        let mut levels = vec![zeroed_words(pages)];
+        let mut nodes = pages;
+        while nodes > FAN {
+            nodes = nodes.div_ceil(FAN);
+            levels.push(zeroed_words(nodes));
+        }
+        Self { levels }
     }
 
-    /// The lowest page that is filed as holding `granules` in one hole, and
-    /// the class it is filed under.
-    ///
-    /// `or_just` also considers the class whose holes only may be so large.
-    pub(crate) fn lowest(&self, granules: usize, or_just: bool) -> Option<(usize, Class)> {
-        let from = if or_just { Class::of(granules) } else { Class::holding(granules) };
-        (from.index()..self.sets.len())
-            .filter_map(|class| Some((self.sets[class].first()?, Class(class as u64))))
-            .min_by_key(|&(page, _)| page)
+    /// The lowest page that is filed as having a hole of `granules`.
+    pub(crate) fn lowest(&self, granules: usize) -> Option<usize> {
+        'search: loop {
+            let mut at = 0;
+            for level in (0..self.levels.len()).rev() {
+                match self.first_child(level, at, granules) {
+                    Some(child) => at = child,
+                    None if level + 1 == self.levels.len() => return None,
+                    None => {
+                        // The node promised more than its children have.
+                        self.lower(level + 1, at);
+                        continue 'search;
+                    }
+                }
+            }
+            return Some(at);
+        }
     }
 
-    /// Files `page` under a class no lower than that of a hole of `granules`,
-    /// which just came to be. `class` is the page's own word.
-    pub(crate) fn raise(&self, page: usize, class: &AtomicU64, granules: usize) {
-        let to = Class::of(granules);
-        // AcqRel [P4]: either the lowering in `refile` comes later and sees
-        // the hole, or this comes later and raises what it left.
-        let was = Class(class.fetch_max(to.0, Ordering::AcqRel));
-        if was < to {
-            self.move_page(page, class, was, to);
+    /// The first child of the node `at` of the level above `level`, or of all,
+    /// that has `granules`.
+    fn first_child(&self, level: usize, at: usize, granules: usize) -> Option<usize> {
+        let first = at * FAN;
+        // Acquire [P4]: pairs with the AcqRel in `raise`: who finds a hole here
+        // sees it in the bitmap.
+        let has = |node: &AtomicU64| length(node.load(Ordering::Acquire)) >= granules;
+        self.children(level, at).iter().position(has).map(|child| first + child)
+    }
+
+    fn children(&self, level: usize, at: usize) -> &[AtomicU64] {
+        let nodes = &self.levels[level];
+        &nodes[at * FAN..nodes.len().min((at + 1) * FAN)]
+    }
+
+    /// Notes that `page` has a hole of `granules`, which just came to be.
+    pub(crate) fn raise(&self, page: usize, granules: usize) {
+        let leaf = &self.levels[0][page];
+        // Relaxed: the compare-and-swap decides.
+        let mut was = leaf.load(Ordering::Relaxed);
+        loop {
+            let count = (was >> LENGTH).wrapping_add(1) << LENGTH;
+            let to = count | length(was).max(granules) as u64;
+            // AcqRel [P4]: either `refile` loads the leaf after this, and then
+            // sees the hole as it measures; or its compare-and-swap fails.
+            match leaf.compare_exchange_weak(was, to, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(now) => was = now,
+            }
+        }
+        if length(was) < granules {
+            self.raise_above(0, page, granules);
+        }
+    }
+
+    /// Raises the nodes above node `at` of `level` to `granules`.
+    fn raise_above(&self, level: usize, mut at: usize, granules: usize) {
+        for nodes in &self.levels[level + 1..] {
+            at /= FAN;
+            // AcqRel [P4]: either the lowering in `lower` comes later and sees
+            // what was raised below, or this comes later and raises what it
+            // left.
+            if nodes[at].fetch_max(granules as u64, Ordering::AcqRel) >= granules as u64 {
+                // Whoever raised this raises what is above.
+                return;
+            }
         }
     }
 
     /// Files `page` anew after its holes shrank; `longest` measures them.
-    pub(crate) fn refile(&self, page: usize, class: &AtomicU64, longest: impl Fn() -> usize) {
-        // Acquire: pairs with the AcqRel of whoever filed it; a hint.
-        let was = Class(class.load(Ordering::Acquire));
-        let to = Class::of(longest());
-        if to < was
-            && class
-                // AcqRel [P4]: see `raise`.
-                .compare_exchange(was.0, to.0, Ordering::AcqRel, Ordering::Relaxed)
-                .is_ok()
+    pub(crate) fn refile(&self, page: usize, longest: impl FnOnce() -> usize) {
+        let leaf = &self.levels[0][page];
+        // Acquire [P4]: pairs with the AcqRel in `raise`: holes that the leaf
+        // was told of are seen by `longest`.
+        let was = leaf.load(Ordering::Acquire);
+        let to = longest();
+        if to < length(was) {
+            let to = was >> LENGTH << LENGTH | to as u64;
+            // AcqRel [P4]: see `raise`. If it fails, somebody made a hole here
+            // or lowered the leaf: too high a leaf is only a detour.
+            let _ = leaf.compare_exchange(was, to, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+
+    /// Lowers a node above the leaves to what its children have.
+    fn lower(&self, level: usize, at: usize) {
+        let node = &self.levels[level][at];
+        // Acquire [P4]: as in `refile`.
+        let was = node.load(Ordering::Acquire);
+        let to = self.greatest_below(level, at) as u64;
+        if to >= was
+            // AcqRel [P4]: see `raise_above`.
+            || node.compare_exchange(was, to, Ordering::AcqRel, Ordering::Relaxed).is_err()
         {
-            self.move_page(page, class, was, to);
+            return;
         }
-        // A hole that grew between the measuring and the filing.
-        let now = longest();
-        if Class::of(now) > to {
-            self.raise(page, class, now);
-        }
-    }
-
-    /// Takes `page` out of `class` if it was found there by a stale hint.
-    pub(crate) fn forget(&self, page: usize, word: &AtomicU64, class: Class) {
-        self.sets[class.index()].remove(page);
-        self.keep(page, word, class);
-    }
-
-    /// Whether the page's word names `class`.
-    pub(crate) fn is_class(&self, word: &AtomicU64, class: Class) -> bool {
-        // Acquire: pairs with the AcqRel of whoever filed it; a hint.
-        word.load(Ordering::Acquire) == class.0
-    }
-
-    fn move_page(&self, page: usize, word: &AtomicU64, from: Class, to: Class) {
-        if to.0 > 0 {
-            self.sets[to.index()].insert(page);
-        }
-        if from.0 > 0 {
-            self.sets[from.index()].remove(page);
-            self.keep(page, word, from);
+        // Who raised a child before the lowering may have left the node alone.
+        let now = self.greatest_below(level, at);
+        if now as u64 > to {
+            // AcqRel [P4]: as in `raise_above`.
+            node.fetch_max(now as u64, Ordering::AcqRel);
+            self.raise_above(level, at, now);
         }
     }
 
-    /// After a removal from `class`: puts the page back if that is (again)
-    /// where it belongs.
-    fn keep(&self, page: usize, word: &AtomicU64, class: Class) {
-        if Class(reread(word)) == class {
-            self.sets[class.index()].insert(page);
-        }
+    fn greatest_below(&self, level: usize, at: usize) -> usize {
+        // Acquire [P4]: pairs with the AcqRel in `raise` and `raise_above`.
+        let lengths = self.children(level - 1, at).iter();
+        lengths.map(|node| length(node.load(Ordering::Acquire))).max().unwrap_or(0)
     }
 
-    /// Whether `page` can be found under the class its word names, and that
-    /// class is no lower than a hole of `granules` asks for, `[P4]`.
-    pub(crate) fn is_filed(&self, page: usize, class: &AtomicU64, granules: usize) -> bool {
-        let filed = Class(class.load(Ordering::Acquire));
-        filed >= Class::of(granules) && (filed.0 == 0 || self.sets[filed.index()].contains(page))
+    /// Whether `page` is filed as having no more than `granules` in one hole.
+    pub(crate) fn is_at_most(&self, page: usize, granules: usize) -> bool {
+        // Relaxed: a hint; decides only whether to measure.
+        length(self.levels[0][page].load(Ordering::Relaxed)) <= granules
+    }
+
+    /// Whether a search for `granules` can find `page`, `[P4]`.
+    pub(crate) fn is_filed(&self, page: usize, granules: usize) -> bool {
+        let mut at = page;
+        self.levels.iter().enumerate().all(|(level, nodes)| {
+            at = if level == 0 { page } else { at / FAN };
+            // Acquire: exact at quiescence.
+            length(nodes[at].load(Ordering::Acquire)) >= granules
+        })
     }
 }
 
@@ -245,34 +183,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classes_are_monotone_and_hold_what_they_say() {
-        for granules in 1..=4096 {
-            let class = Class::of(granules);
-            assert!(class.smallest() <= granules);
-            assert!(Class::of(granules + 1) >= class);
-            let holding = Class::holding(granules);
-            assert!(holding.smallest() >= granules);
-            assert_eq!(Class::of(holding.smallest()), holding, "{granules}");
-        }
-        assert_eq!(Class::of(1024).smallest(), 1024, "a whole page is a class of its own");
-        assert_eq!(Class::of(0), Class(0));
-    }
-
-    #[test]
-    fn the_lowest_member_is_found_through_all_levels() {
-        for pages in [1, 63, 64, 65, 4096, 4097, 300_000] {
-            let set = HintSet::new(pages);
-            assert_eq!(set.first(), None);
+    fn the_lowest_page_is_found_through_all_levels() {
+        for pages in [1, 7, 8, 9, 64, 65, 4096, 4097, 40_000] {
+            let index = Index::new(pages, 1024);
+            assert_eq!(index.lowest(1), None);
             let mut members = vec![pages - 1, pages / 2, pages / 3, 0];
             members.dedup();
             for &page in &members {
-                set.insert(page);
+                index.raise(page, 10 + page % 7);
+                assert!(index.is_filed(page, 10 + page % 7));
             }
-            while let Some(lowest) = set.first() {
+            while let Some(lowest) = index.lowest(10) {
                 assert_eq!(Some(&lowest), members.last());
-                assert!(set.contains(lowest));
-                set.remove(lowest);
-                assert!(!set.contains(lowest));
+                index.refile(lowest, || 9);
+                assert!(index.is_filed(lowest, 9));
                 members.pop();
             }
             assert!(members.is_empty());
@@ -281,20 +205,62 @@ mod tests {
 
     #[test]
     fn p4_a_page_moves_with_its_longest_hole() {
-        let index = Index::new(8, 1024);
-        let words: Vec<_> = (0..8).map(|_| AtomicU64::new(0)).collect();
-        index.raise(5, &words[5], 40);
-        index.raise(3, &words[3], 10);
-        assert_eq!(index.lowest(10, false).map(|it| it.0), Some(5), "10 is not a class's least");
-        assert_eq!(index.lowest(10, true).map(|it| it.0), Some(3));
-        assert_eq!(index.lowest(33, false), None);
-        assert_eq!(index.lowest(33, true).map(|it| it.0), Some(5));
-        index.refile(5, &words[5], || 2);
-        assert_eq!(index.lowest(3, true).map(|it| it.0), Some(3));
-        assert!(index.is_filed(5, &words[5], 2));
-        assert!(!index.is_filed(5, &words[5], 3));
-        index.refile(3, &words[3], || 0);
-        index.refile(5, &words[5], || 0);
-        assert_eq!(index.lowest(1, true), None);
+        let index = Index::new(100, 1024);
+        index.raise(50, 40);
+        index.raise(3, 11);
+        assert_eq!(index.lowest(11), Some(3));
+        assert_eq!(index.lowest(12), Some(50));
+        assert_eq!(index.lowest(41), None);
+        index.refile(50, || 2);
+        assert_eq!(index.lowest(12), None);
+        assert_eq!(index.lowest(3), Some(3));
+        assert!(index.is_filed(50, 2));
+        assert!(!index.is_filed(50, 3));
+        index.refile(3, || 0);
+        index.refile(50, || 0);
+        assert_eq!(index.lowest(1), None);
+    }
+
+    #[test]
+    fn p4_a_hole_made_while_measuring_is_not_forgotten() {
+        let index = Index::new(9, 1024);
+        index.raise(4, 100);
+        index.refile(4, || {
+            // As long as what is filed, so that only the count tells.
+            index.raise(4, 100);
+            0
+        });
+        assert_eq!(index.lowest(100), Some(4));
+    }
+
+    #[test]
+    fn p4_threads_that_raise_and_lower_leave_every_hole_findable() {
+        use std::sync::atomic::AtomicUsize;
+        // What the pages really have, as their bitmaps would tell.
+        let truth: Vec<_> = (0..100).map(|_| AtomicUsize::new(0)).collect();
+        let index = Index::new(truth.len(), 1024);
+        std::thread::scope(|scope| {
+            for seed in 1..=4_u64 {
+                let (truth, index) = (&truth, &index);
+                scope.spawn(move || {
+                    let mut state = seed;
+                    for _ in 0..20_000 {
+                        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                        let page = (state >> 33) as usize % truth.len();
+                        let len = (state >> 50) as usize % 8;
+                        if len > 0 {
+                            truth[page].fetch_max(len, Ordering::AcqRel);
+                            index.raise(page, len);
+                        } else if let Some(found) = index.lowest(1 + page % 7) {
+                            truth[found].store(0, Ordering::Release);
+                            index.refile(found, || truth[found].load(Ordering::Acquire));
+                        }
+                    }
+                });
+            }
+        });
+        for (page, len) in truth.iter().enumerate() {
+            assert!(index.is_filed(page, len.load(Ordering::Relaxed)), "page {page}");
+        }
     }
 }

@@ -24,7 +24,7 @@
 
 use crate::platform::OsResult;
 use crate::region::Region;
-use crate::sync::{AtomicU64, AtomicUsize, Ordering, zeroed_words};
+use crate::sync::{AtomicU64, Ordering, Tally, zeroed_words};
 use crate::units::{GRANULE, Span};
 
 pub(crate) mod bitmap;
@@ -42,8 +42,6 @@ const HEAD: usize = 8;
 pub(crate) struct Page<'a> {
     /// Executors on the page, `[P1]`.
     pub(crate) live: &'a AtomicU64,
-    /// Class of the longest hole; see [`Index`].
-    class: &'a AtomicU64,
     /// One bit a system page: whether its memory is committed, `[P2]`.
     pub(crate) resident: &'a AtomicU64,
     /// Granules that belong to somebody, `[B1]`.
@@ -67,9 +65,9 @@ pub(crate) struct Pages {
     system_page: usize,
     index: Index,
     /// System pages committed.
-    committed: AtomicUsize,
+    committed: Tally,
     /// No page from this one on was ever committed.
-    high_water: AtomicUsize,
+    high_water: Tally,
 }
 
 impl Pages {
@@ -86,11 +84,11 @@ impl Pages {
             base: region.span().start,
             system_page: region.platform().system_page(),
             index: Index::new(count, granules),
-            committed: AtomicUsize::new(0),
-            high_water: AtomicUsize::new(0),
+            committed: Tally::new(0),
+            high_water: Tally::new(0),
         };
         for number in 0..count {
-            pages.index.raise(number, pages.page(number).class, granules);
+            pages.index.raise(number, granules);
         }
         pages
     }
@@ -100,7 +98,7 @@ impl Pages {
         let (head, bitmaps) = words.split_at(HEAD);
         let (taken, marks) = bitmaps.split_at(self.granules / WORD);
         let (starts, retired) = marks.split_at(self.granules / WORD);
-        Page { live: &head[0], class: &head[1], resident: &head[2], taken, starts, retired }
+        Page { live: &head[0], resident: &head[1], taken, starts, retired }
     }
 
     /// Number of code pages.
@@ -116,13 +114,13 @@ impl Pages {
     /// Pages below this number may hold memory.
     pub(crate) fn high_water(&self) -> usize {
         // Relaxed: grows only; a page above it has nothing to find.
-        self.high_water.load(Ordering::Relaxed)
+        self.high_water.load(Ordering::Relaxed) as usize
     }
 
     /// Bytes of code memory held from the system.
     pub(crate) fn committed_bytes(&self) -> usize {
         // Relaxed: a statistic.
-        self.committed.load(Ordering::Relaxed) * self.system_page
+        self.committed.load(Ordering::Relaxed) as usize * self.system_page
     }
 
     /// The executable address of a granule of the region.
@@ -133,11 +131,6 @@ impl Pages {
     /// The granule of the region that holds the byte at `address`.
     pub(crate) fn granule(&self, address: usize) -> usize {
         (address - self.base) / GRANULE
-    }
-
-    /// The page at `address`, or the nearest.
-    pub(crate) fn number_at(&self, address: usize) -> usize {
-        (address.saturating_sub(self.base) / GRANULE / self.granules).min(self.count - 1)
     }
 
     /// The granules of a span that starts and ends on granules.
@@ -166,42 +159,27 @@ impl Pages {
         })
     }
 
-    /// Takes a hole of at least `need` granules, `want` if it is so long; from
-    /// page `near` if that has one, otherwise from the lowest page that has.
+    /// Takes a hole of at least `need` granules, `want` if it is so long, from
+    /// the lowest page that has one.
     ///
     /// Lock-free: each retry follows another thread's success or puts a stale
     /// hint right. A `need` above a page's size scans the free pages.
-    pub(crate) fn claim(&self, need: usize, want: usize, near: usize) -> Option<Run> {
+    pub(crate) fn claim(&self, need: usize, want: usize) -> Option<Run> {
         if need > self.granules {
             return self.claim_pages(need);
         }
         let want = want.clamp(need, self.granules);
-        if false && let Some(run) = self.claim_on(near, need, want) {
-            return Some(run);
-        }
-        let mut or_just = true;
-        loop {
-            let Some((number, class)) = self.index.lowest(need, or_just) else {
-                return self.claim_anywhere(need, want);
-            };
+        while let Some(number) = self.index.lowest(need) {
             if let Some(run) = self.claim_on(number, need, want) {
                 return Some(run);
             }
-            let page = self.page(number);
-            self.index.refile(number, page.class, || bitmap::longest_clear(page.taken));
-            if self.index.is_class(page.class, class) {
-                // Filed rightly, and its hole is just too short: no more luck.
-                or_just = false;
-            } else {
-                self.index.forget(number, page.class, class);
-            }
+            self.refile(number);
         }
+        self.claim_anywhere(need, want)
     }
 
-    /// Looks at every page, before the region counts as exhausted: a page on
-    /// its way from one class to another may be missed by a search of the
-    /// classes that began before it was filed under the one and came to the
-    /// other after it was gone from there, `[P4]`.
+    /// Looks at every page, before the region counts as exhausted: the index
+    /// may hide a hole while somebody is on the way to file it, `[P4]`.
     #[cold]
     fn claim_anywhere(&self, need: usize, want: usize) -> Option<Run> {
         (0..self.count).find_map(|number| self.claim_on(number, need, want))
@@ -210,17 +188,24 @@ impl Pages {
     /// Takes the first hole of page `number` that is long enough.
     fn claim_on(&self, number: usize, need: usize, want: usize) -> Option<Run> {
         let page = self.page(number);
-        for hole in bitmap::clear_runs(page.taken) {
-            if hole.len < need {
-                continue;
-            }
+        // Each retry follows another thread's success.
+        while let Some(hole) = bitmap::first_clear(page.taken, need) {
             let run = Run::new(hole.start, hole.len.min(want));
             if let Some(got) = bitmap::take(page.taken, run, need) {
-                self.index.refile(number, page.class, || bitmap::longest_clear(page.taken));
+                // Only the loss of its longest hole is news to the index.
+                if self.index.is_at_most(number, hole.len) {
+                    self.refile(number);
+                }
                 return Some(Run::new(number * self.granules + got.start, got.len));
             }
         }
         None
+    }
+
+    /// Measures the holes of page `number` after some were taken.
+    fn refile(&self, number: usize) {
+        let taken = self.page(number).taken;
+        self.index.refile(number, || bitmap::longest_clear(taken));
     }
 
     /// Takes `need` granules from the start of the lowest contiguous free
@@ -254,7 +239,7 @@ impl Pages {
                 }
                 return None;
             }
-            self.index.refile(number, page.class, || bitmap::longest_clear(page.taken));
+            self.refile(number);
         }
         Some(run)
     }
@@ -266,13 +251,16 @@ impl Pages {
         for (number, part) in self.parts(run) {
             let page = self.page(number);
             bitmap::release(page.taken, part);
-            self.index.raise(number, page.class, bitmap::clear_around(page.taken, part));
+            self.index.raise(number, bitmap::clear_around(page.taken, part));
         }
     }
 
     /// Makes the memory of a claimed run present, `[P2]`. Makes a system call
     /// when some of it is not.
-    pub(crate) fn commit(&self, region: &Region, run: Run) -> OsResult<()> {
+    ///
+    /// Returns the bytes that were not present before.
+    pub(crate) fn commit(&self, region: &Region, run: Run) -> OsResult<usize> {
+        let mut committed = 0;
         for (number, part) in self.parts(run) {
             let page = self.page(number);
             let wanted = self.system_pages(part);
@@ -294,11 +282,12 @@ impl Pages {
             // Release [P2]: pairs with the Acquire above.
             let before = page.resident.fetch_or(missing, Ordering::Release);
             let new = (missing & !before).count_ones() as usize;
+            committed += new * self.system_page;
             // Relaxed: statistics and a bound that only grows.
-            self.committed.fetch_add(new, Ordering::Relaxed);
-            self.high_water.fetch_max(number + 1, Ordering::Relaxed);
+            self.committed.fetch_add(new as u64, Ordering::Relaxed);
+            self.high_water.fetch_max(number as u64 + 1, Ordering::Relaxed);
         }
-        Ok(())
+        Ok(committed)
     }
 
     /// Whether all memory of `run` is present already. Wait-free.
@@ -355,15 +344,13 @@ impl Pages {
         let mut gone = 0;
         // SAFETY: [P3] every granule of the run is ours, and no executor lies
         // in free granules, [B1]; the run is whole system pages.
-        let discarded = unsafe {
-            region.protection().discard(region.platform(), self.span(run))
-        };
+        let discarded = unsafe { region.protection().discard(region.platform(), self.span(run)) };
         if discarded.is_ok() {
             // Release [P2]: pairs with the Acquire in `commit`.
             page.resident.fetch_and(!mask, Ordering::Release);
             gone = present.count_ones() as usize;
             // Relaxed: a statistic.
-            self.committed.fetch_sub(gone, Ordering::Relaxed);
+            self.committed.fetch_sub(gone as u64, Ordering::Relaxed);
         }
         self.release(run);
         gone * self.system_page
@@ -417,6 +404,6 @@ impl Pages {
     /// Whether the page's holes are all filed, `[P4]`, for `verify`.
     pub(crate) fn is_filed(&self, number: usize) -> bool {
         let page = self.page(number);
-        self.index.is_filed(number, page.class, bitmap::longest_clear(page.taken))
+        self.index.is_filed(number, bitmap::longest_clear(page.taken))
     }
 }

@@ -42,6 +42,26 @@ impl Units {
         granules.next_multiple_of(self.granules)
     }
 
+    /// Granules that are free once `run`, which lives, is dead: its own, and its
+    /// share of those around it that died before. Wait-free.
+    pub(crate) fn weight(&self, run: Run) -> usize {
+        if !self.are_coarse() {
+            return run.len;
+        }
+        let mut weight = 0;
+        let mut at = run.start;
+        while at < run.end() {
+            let unit = at / self.granules;
+            let end = ((unit + 1) * self.granules).min(run.end());
+            // Relaxed: steers policy.
+            let dead = self.dead[unit].load(Ordering::Relaxed) as usize;
+            let living = self.granules.saturating_sub(dead).max(end - at);
+            weight += (end - at) * self.granules / living;
+            at = end;
+        }
+        weight
+    }
+
     /// Marks granules as dead for good; calls `whole` with each run of units
     /// that this made dead as a whole, which then belongs to the caller.
     ///
@@ -83,10 +103,25 @@ mod tests {
         units.bury(Run::new(0, 10), |run| whole.push(run));
         assert_eq!(whole, [Run::new(0, 64)]);
         units.bury(Run::new(110, 146), |run| whole.push(run));
-        assert_eq!(whole, [Run::new(0, 64), Run::new(64, 64), Run::new(128, 64), Run::new(192, 64)]);
+        assert_eq!(
+            whole,
+            [Run::new(0, 64), Run::new(64, 64), Run::new(128, 64), Run::new(192, 64)]
+        );
         whole.clear();
         units.bury(Run::new(0, 64), |run| whole.push(run));
         assert_eq!(whole, [Run::new(0, 64)], "a unit lives again");
+    }
+
+    #[test]
+    fn the_last_to_live_in_a_unit_weigh_all_of_it() {
+        let units = Units::new(4096, 256);
+        let (one, two, long) = (Run::new(0, 1), Run::new(1, 3), Run::new(60, 80));
+        assert_eq!((units.weight(one), units.weight(two), units.weight(long)), (1, 3, 80));
+        units.bury(Run::new(4, 60), |_| panic!("two are alive"));
+        assert_eq!((units.weight(one), units.weight(two)), (16, 48));
+        units.bury(one, |_| panic!("one is alive"));
+        assert_eq!(units.weight(two), 64);
+        assert_eq!(Units::new(64, 256).weight(long), 80);
     }
 
     #[test]

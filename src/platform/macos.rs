@@ -28,9 +28,7 @@ impl Macos {
         // SAFETY: sysconf(3) has no preconditions.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
         // Cannot fail; 16 KiB is a multiple of every page size in use.
-        Self {
-            system_page: usize::try_from(page).unwrap_or(16 * crate::units::KIB),
-        }
+        Self { system_page: usize::try_from(page).unwrap_or(16 * crate::units::KIB) }
     }
 }
 
@@ -50,19 +48,11 @@ fn last_error(call: &'static str, bytes: usize) -> OsError {
 }
 
 fn check(status: libc::c_int, call: &'static str, bytes: usize) -> OsResult<()> {
-    if status == 0 {
-        Ok(())
-    } else {
-        Err(last_error(call, bytes))
-    }
+    if status == 0 { Ok(()) } else { Err(last_error(call, bytes)) }
 }
 
 const fn unsupported(call: &'static str, bytes: usize) -> OsError {
-    OsError {
-        call,
-        bytes,
-        errno: libc::ENOTSUP,
-    }
+    OsError { call, bytes, errno: libc::ENOTSUP }
 }
 
 const fn protection_bits(access: Access) -> libc::c_int {

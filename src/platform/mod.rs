@@ -188,6 +188,9 @@ pub unsafe trait Platform: fmt::Debug + Send + Sync {
     /// Gives whole system pages back; they read as zeros until written again,
     /// in every view. System call; needs no key rights.
     ///
+    /// User-mode emulators ignore such calls and report success: the bytes stay.
+    /// Nothing but memory use may rest on a discard.
+    ///
     /// # Safety
     ///
     /// The range lies inside one writable mapping, is whole system pages, and

@@ -46,10 +46,7 @@ impl Protection for DualOpen {
     fn close(&self, _platform: &dyn Platform, _before: Rights) {}
 
     unsafe fn window(&self, _platform: &dyn Platform, span: Span) -> OsResult<Window> {
-        Ok(Window {
-            span,
-            writable: self.views.writable_at(span.start),
-        })
+        Ok(Window { span, writable: self.views.writable_at(span.start) })
     }
 
     unsafe fn close_window(&self, _platform: &dyn Platform, _window: Window) -> OsResult<()> {

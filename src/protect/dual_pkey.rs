@@ -32,13 +32,7 @@ impl DualPkey {
     ) -> OsResult<(Self, Span)> {
         let key = OwnedKey::new(platform)?;
         let views = Views::create(platform, wanted, memory, Some(key.key()))?;
-        Ok((
-            Self {
-                key: key.keep(),
-                views,
-            },
-            views.executable,
-        ))
+        Ok((Self { key: key.keep(), views }, views.executable))
     }
 }
 
@@ -67,10 +61,7 @@ impl Protection for DualPkey {
     }
 
     unsafe fn window(&self, _platform: &dyn Platform, span: Span) -> OsResult<Window> {
-        Ok(Window {
-            span,
-            writable: self.views.writable_at(span.start),
-        })
+        Ok(Window { span, writable: self.views.writable_at(span.start) })
     }
 
     unsafe fn close_window(&self, _platform: &dyn Platform, _window: Window) -> OsResult<()> {

@@ -53,14 +53,7 @@ impl DualTransient {
             MemoryKind::Private | MemoryKind::Jit => return Err(views::single_view(len)),
         };
         let system_page = platform.system_page();
-        Ok((
-            Self {
-                executable,
-                file,
-                system_page,
-            },
-            executable,
-        ))
+        Ok((Self { executable, file, system_page }, executable))
     }
 
     /// A writable view of the system pages around `span`.
@@ -100,10 +93,7 @@ impl Protection for DualTransient {
     unsafe fn window(&self, platform: &dyn Platform, span: Span) -> OsResult<Window> {
         // SAFETY: in the region (caller).
         let (pages, mapping) = unsafe { self.map_around(platform, span) }?;
-        Ok(Window {
-            span: pages,
-            writable: mapping.keep().start,
-        })
+        Ok(Window { span: pages, writable: mapping.keep().start })
     }
 
     unsafe fn close_window(&self, platform: &dyn Platform, window: Window) -> OsResult<()> {

@@ -30,9 +30,7 @@ thread_local! {
 /// Sets the toggle; says where it stood. In a thread whose locals are gone it
 /// can only have stood at "executable": scopes do not outlive their thread.
 fn toggle(platform: &dyn Platform, writable: bool) -> bool {
-    let before = WRITABLE
-        .try_with(|state| state.replace(writable))
-        .unwrap_or(false);
+    let before = WRITABLE.try_with(|state| state.replace(writable)).unwrap_or(false);
     platform.set_jit_writable(writable);
     before
 }
@@ -76,11 +74,7 @@ impl Protection for MapJit {
 
     fn open(&self, platform: &dyn Platform) -> Rights {
         let was_writable = toggle(platform, true);
-        Rights(if was_writable {
-            KeyAccess::Open
-        } else {
-            KeyAccess::ReadOnly
-        })
+        Rights(if was_writable { KeyAccess::Open } else { KeyAccess::ReadOnly })
     }
 
     fn close(&self, platform: &dyn Platform, before: Rights) {
@@ -88,10 +82,7 @@ impl Protection for MapJit {
     }
 
     unsafe fn window(&self, _platform: &dyn Platform, span: Span) -> OsResult<Window> {
-        Ok(Window {
-            span,
-            writable: span.start,
-        })
+        Ok(Window { span, writable: span.start })
     }
 
     unsafe fn close_window(&self, _platform: &dyn Platform, _window: Window) -> OsResult<()> {

@@ -19,6 +19,8 @@ mod dual_transient;
 mod map_jit;
 mod mprotect;
 mod single_pkey;
+#[cfg(all(test, target_os = "linux"))]
+pub(crate) mod tests;
 mod views;
 
 pub(crate) use dual_open::DualOpen;

@@ -36,21 +36,9 @@ impl Mprotect {
                 return Err(views::single_view(wanted.len));
             }
         };
-        let view = Mapping::new(
-            platform,
-            backing,
-            wanted.place,
-            wanted.len,
-            Access::ReadExecute,
-        )?
-        .keep();
-        Ok((
-            Self {
-                view,
-                system_page: platform.system_page(),
-            },
-            view,
-        ))
+        let view =
+            Mapping::new(platform, backing, wanted.place, wanted.len, Access::ReadExecute)?.keep();
+        Ok((Self { view, system_page: platform.system_page() }, view))
     }
 }
 
@@ -76,10 +64,7 @@ impl Protection for Mprotect {
         // SAFETY: in the region; the caller owns every system page that `span`
         // touches, and nobody runs code in them.
         unsafe { platform.protect(pages.start, pages.len, Access::ReadWrite, None) }?;
-        Ok(Window {
-            span: pages,
-            writable: pages.start,
-        })
+        Ok(Window { span: pages, writable: pages.start })
     }
 
     unsafe fn close_window(&self, platform: &dyn Platform, window: Window) -> OsResult<()> {

@@ -45,13 +45,7 @@ impl SinglePkey {
         let view = Mapping::new(platform, backing, wanted.place, wanted.len, Access::None)?;
         view.protect(Access::ReadWriteExecute, Some(key.key()))?;
         let view = view.keep();
-        Ok((
-            Self {
-                key: key.keep(),
-                view,
-            },
-            view,
-        ))
+        Ok((Self { key: key.keep(), view }, view))
     }
 }
 
@@ -79,10 +73,7 @@ impl Protection for SinglePkey {
     }
 
     unsafe fn window(&self, _platform: &dyn Platform, span: Span) -> OsResult<Window> {
-        Ok(Window {
-            span,
-            writable: span.start,
-        })
+        Ok(Window { span, writable: span.start })
     }
 
     unsafe fn close_window(&self, _platform: &dyn Platform, _window: Window) -> OsResult<()> {

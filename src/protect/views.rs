@@ -36,10 +36,7 @@ impl<'p> Mapping<'p> {
         access: Access,
     ) -> OsResult<Self> {
         let start = platform.map(backing, place, len, access)?;
-        Ok(Self {
-            platform,
-            span: Span::new(start, len),
-        })
+        Ok(Self { platform, span: Span::new(start, len) })
     }
 
     /// A second view, anywhere, of the part of `shared` that `part` names.
@@ -50,19 +47,13 @@ impl<'p> Mapping<'p> {
     unsafe fn duplicate_of(platform: &'p dyn Platform, part: Span) -> OsResult<Self> {
         // SAFETY: from the caller.
         let start = unsafe { platform.duplicate(part.start, part.len) }?;
-        Ok(Self {
-            platform,
-            span: Span::new(start, part.len),
-        })
+        Ok(Self { platform, span: Span::new(start, part.len) })
     }
 
     /// Sets rights, and tags the pages if there is a key.
     pub(crate) fn protect(&self, access: Access, key: Option<Key>) -> OsResult<()> {
         // SAFETY: the whole mapping is ours, and nobody knows of it yet.
-        unsafe {
-            self.platform
-                .protect(self.span.start, self.span.len, access, key)
-        }
+        unsafe { self.platform.protect(self.span.start, self.span.len, access, key) }
     }
 
     pub(crate) fn span(&self) -> Span {
@@ -103,10 +94,7 @@ pub(crate) struct File<'p> {
 
 impl<'p> File<'p> {
     pub(crate) fn sealed(platform: &'p dyn Platform, name: &str, len: usize) -> OsResult<Self> {
-        let file = Self {
-            platform,
-            file: platform.create_file(name, len)?,
-        };
+        let file = Self { platform, file: platform.create_file(name, len)? };
         platform.seal_file(file.file)?;
         Ok(file)
     }
@@ -139,10 +127,7 @@ pub(crate) struct OwnedKey<'p> {
 
 impl<'p> OwnedKey<'p> {
     pub(crate) fn new(platform: &'p dyn Platform) -> OsResult<Self> {
-        Ok(Self {
-            platform,
-            key: platform.key_alloc()?,
-        })
+        Ok(Self { platform, key: platform.key_alloc()? })
     }
 
     pub(crate) fn key(&self) -> Key {
@@ -206,10 +191,7 @@ impl Views {
             MemoryKind::Private | MemoryKind::Jit => return Err(single_view(len)),
         };
         writable.protect(Access::ReadWrite, key)?;
-        Ok(Self {
-            executable: executable.keep(),
-            writable: writable.keep(),
-        })
+        Ok(Self { executable: executable.keep(), writable: writable.keep() })
     }
 
     /// Where the byte that runs at `addr` can be written.
@@ -233,11 +215,7 @@ impl Views {
 
 /// The answer to asking for two views of memory that has one.
 pub(crate) fn single_view(len: usize) -> OsError {
-    OsError {
-        call: "mremap",
-        bytes: len,
-        errno: libc::EINVAL,
-    }
+    OsError { call: "mremap", bytes: len, errno: libc::EINVAL }
 }
 
 /// A second, temporary view of `part`, writable, of memory mapped executable
@@ -255,13 +233,7 @@ pub(crate) unsafe fn temporary<'p>(
 ) -> OsResult<Mapping<'p>> {
     if let Some(file) = file {
         let backing = Backing::File(file, part.start - executable.start);
-        return Mapping::new(
-            platform,
-            backing,
-            Place::Anywhere,
-            part.len,
-            Access::ReadWrite,
-        );
+        return Mapping::new(platform, backing, Place::Anywhere, part.len, Access::ReadWrite);
     }
     // SAFETY: inside the shared anonymous mapping (caller).
     let alias = unsafe { Mapping::duplicate_of(platform, part) }?;

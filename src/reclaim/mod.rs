@@ -19,6 +19,7 @@
 pub(crate) mod hold;
 pub(crate) mod recycle;
 pub(crate) mod retire;
+pub(crate) mod trim;
 
 #[cfg(any(test, jit_arena_eager))]
 pub(crate) mod eager;

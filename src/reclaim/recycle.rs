@@ -16,16 +16,12 @@
 //! synchronised before the granules are free, `[D3]`.
 
 use crate::arena::Shared;
-use crate::page::bitmap;
 use crate::stats;
-use crate::sync::{Ordering, Tally};
 use crate::thread::ThreadState;
 use crate::units::{KIB, MIB, Span};
 
 use super::retire::{Batch, Dead, Was};
-
-/// Lots over which free memory must stay unused before it goes back.
-const PATIENCE: u64 = 4;
+use super::trim;
 
 /// Farthest apart and longest that spans share a write window where neighbours
 /// may run meanwhile, in bytes: one mapping for many fills.
@@ -48,7 +44,7 @@ pub(crate) fn before_claim(thread: &ThreadState) {
     if shared.orphans.bytes() > 0 {
         thread.adopt_orphans();
     }
-    if shared.ripe.bytes() >= lot_bytes(shared) {
+    if shared.ripe.batches().bytes() >= lot_bytes(shared) {
         recycle(thread);
     }
 }
@@ -56,43 +52,45 @@ pub(crate) fn before_claim(thread: &ThreadState) {
 /// Tries to make holes now, before the arena grows; whether it made any.
 pub(crate) fn push(thread: &ThreadState) -> bool {
     let shared = thread.shared();
-    thread.seal();
-    // Relaxed: a hint that spares the rest where nothing was ever dropped.
-    if shared.deferred.load(Ordering::Relaxed) > 0 {
-        let pin = thread.local.pin();
-        // An epoch can move twice at most while this thread is pinned once,
-        // and each flush moves it once at most.
-        pin.flush();
-        drop(pin);
-        thread.local.pin().flush();
+    if shared.ripe.pending() + thread.batch_bytes() < lot_bytes(shared) / 2 {
+        return false;
     }
+    thread.seal();
+    // A batch ripens after two advances of the epoch, and each flush makes one
+    // at most.
+    thread.local.pin().flush();
+    thread.local.pin().flush();
     recycle(thread) > 0
 }
 
 /// See [`ThreadHandle::collect`](crate::ThreadHandle::collect).
 pub(crate) fn collect(thread: &ThreadState) {
-    let shared = thread.shared();
+    reclaim(thread);
+    trim::everything(thread);
+}
+
+/// Makes holes of all that nobody can be running at this moment; whether it
+/// made any.
+pub(crate) fn reclaim(thread: &ThreadState) -> bool {
     thread.adopt_orphans();
     thread.seal();
+    let mut any = false;
     // A batch ripens within three advances if nobody is pinned; each flush
     // runs a bounded part of what is ripe, so it goes on while that helps.
     let mut idle = 0;
     while idle < 4 {
         thread.local.pin().flush();
         idle = if recycle(thread) > 0 { 0 } else { idle + 1 };
+        any |= idle == 0;
     }
-    let mut trimmed = 0;
-    for number in 0..shared.pages.high_water() {
-        trimmed += shared.pages.trim_page(&shared.region, number, usize::MAX);
-    }
-    stats::add(&thread.tallies().trimmed, trimmed);
+    any
 }
 
 /// Turns all ripe batches into holes; returns the bytes of them.
 pub(crate) fn recycle(thread: &ThreadState) -> usize {
     let shared = thread.shared();
     let mut lot: Vec<Dead> = Vec::new();
-    for stack in [&*shared.ripe, &shared.waiting] {
+    for stack in [shared.ripe.batches(), &shared.waiting] {
         for batch in stack.take_all() {
             lot.extend_from_slice(batch.dead());
         }
@@ -107,7 +105,7 @@ pub(crate) fn recycle(thread: &ThreadState) -> usize {
     let mut ready: Vec<Span> = Vec::with_capacity(lot.len());
     for dead in lot {
         if dead.is_held(&held) {
-            waiting.push(dead);
+            waiting.push(dead, dead.span.len);
         } else {
             take_off(thread, dead, &mut ready);
         }
@@ -119,7 +117,7 @@ pub(crate) fn recycle(thread: &ThreadState) -> usize {
         refused.append(&mut ready);
     }
     for span in refused {
-        waiting.push(Dead { span, was: Was::Unit });
+        waiting.push(Dead { span, was: Was::Unit }, span.len);
     }
     if !waiting.is_empty() {
         shared.waiting.push(waiting);
@@ -127,7 +125,7 @@ pub(crate) fn recycle(thread: &ThreadState) -> usize {
     let recycled = release(thread, &ready);
     if recycled > 0 {
         stats::add(&thread.tallies().lots, 1);
-        trim(thread);
+        trim::after_lot(thread, recycled);
     }
     recycled
 }
@@ -227,51 +225,4 @@ fn release(thread: &ThreadState, ready: &[Span]) -> usize {
         pages.release(run);
     }
     bytes
-}
-
-/// How much free memory has gone unused of late. Steers policy only.
-#[derive(Debug, Default)]
-pub(crate) struct Surplus {
-    lots: Tally,
-    /// The least free memory after any lot of this round, in bytes.
-    least: Tally,
-}
-
-impl Surplus {
-    /// Notes that `free` bytes were free after a lot; now and then says how
-    /// many of them nobody has needed for a whole round.
-    fn note(&self, free: u64) -> u64 {
-        // Relaxed throughout: a round too long or too short does no harm.
-        let lots = self.lots.fetch_add(1, Ordering::Relaxed);
-        if lots % PATIENCE == 0 {
-            return self.least.swap(free, Ordering::Relaxed).min(free);
-        }
-        self.least.fetch_min(free, Ordering::Relaxed);
-        0
-    }
-}
-
-/// Gives empty code pages back to the system, highest first, as far as free
-/// memory has stayed above the watermark for a whole round of lots.
-fn trim(thread: &ThreadState) {
-    let shared = thread.shared();
-    let committed = shared.pages.committed_bytes();
-    let free = committed.saturating_sub(shared.totals().taken_bytes() as usize);
-    let keep = shared.config.keep_free.max(committed / 16);
-    let excess = (shared.surplus.note(free as u64) as usize).saturating_sub(keep);
-    let mut trimmed = 0;
-    for number in (0..shared.pages.high_water()).rev() {
-        if trimmed >= excess {
-            break;
-        }
-        let page = shared.pages.page(number);
-        // Relaxed: hints; `trim_page` decides granule by granule.
-        let empty = page.live.load(Ordering::Relaxed) == 0
-            && page.resident.load(Ordering::Relaxed) != 0
-            && bitmap::is_clear(page.taken);
-        if empty {
-            trimmed += shared.pages.trim_page(&shared.region, number, usize::MAX);
-        }
-    }
-    stats::add(&thread.tallies().trimmed, trimmed);
 }

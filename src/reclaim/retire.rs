@@ -8,7 +8,7 @@
 
 use core::ptr::{self, NonNull};
 
-use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
+use crate::sync::{AtomicPtr, Ordering, Tally};
 use crate::units::Span;
 
 /// Executors a batch holds at most.
@@ -67,8 +67,14 @@ impl Batch {
         Box::new(Self { next: ptr::null_mut(), dead: Vec::with_capacity(BATCH), bytes: 0 })
     }
 
-    pub(crate) fn push(&mut self, dead: Dead) {
-        self.bytes += dead.span.len;
+    /// A batch of one.
+    pub(crate) fn of(dead: Dead, weight: usize) -> Box<Self> {
+        Box::new(Self { next: ptr::null_mut(), bytes: weight, dead: vec![dead] })
+    }
+
+    /// Adds what makes `weight` bytes free.
+    pub(crate) fn push(&mut self, dead: Dead, weight: usize) {
+        self.bytes += weight;
         self.dead.push(dead);
     }
 
@@ -76,7 +82,7 @@ impl Batch {
         &self.dead
     }
 
-    /// Bytes of the granules in it.
+    /// Bytes that become free with it.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -98,17 +104,17 @@ impl Batch {
 /// Progress: push is lock-free, taking is wait-free.
 pub(crate) struct Stack {
     head: AtomicPtr<Batch>,
-    bytes: AtomicUsize,
+    bytes: Tally,
 }
 
 impl Stack {
     pub(crate) fn new() -> Self {
-        Self { head: AtomicPtr::new(ptr::null_mut()), bytes: AtomicUsize::new(0) }
+        Self { head: AtomicPtr::new(ptr::null_mut()), bytes: Tally::new(0) }
     }
 
     pub(crate) fn push(&self, batch: Box<Batch>) {
         // Relaxed: decides when to recycle, not what.
-        self.bytes.fetch_add(batch.bytes, Ordering::Relaxed);
+        self.bytes.fetch_add(batch.bytes as u64, Ordering::Relaxed);
         let node = Box::into_raw(batch);
         // Relaxed: only compared and stored in `next`.
         let mut head = self.head.load(Ordering::Relaxed);
@@ -117,12 +123,8 @@ impl Stack {
             unsafe { (*node).next = head };
             // Release [D2]: pairs with the Acquire in `take_all`: what ended
             // the grace period is known to who recycles.
-            match self.head.compare_exchange_weak(
-                head,
-                node,
-                Ordering::Release,
-                Ordering::Relaxed,
-            ) {
+            match self.head.compare_exchange_weak(head, node, Ordering::Release, Ordering::Relaxed)
+            {
                 Ok(_) => return,
                 Err(now) => head = now,
             }
@@ -142,7 +144,7 @@ impl Stack {
             at = NonNull::new(batch.next);
         }
         // Relaxed: as in `push`.
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
         Batches { head }
     }
 
@@ -151,7 +153,7 @@ impl Stack {
         // Relaxed: as in `push`. Two's complement: a taker may subtract before
         // the pusher of a batch it saw has added.
         let bytes = self.bytes.load(Ordering::Relaxed);
-        if bytes > isize::MAX as usize { 0 } else { bytes }
+        if bytes > i64::MAX as u64 { 0 } else { bytes as usize }
     }
 }
 
@@ -160,6 +162,44 @@ impl Drop for Stack {
         for batch in self.take_all() {
             drop(batch);
         }
+    }
+}
+
+/// Batches whose grace period is over, and how many bytes are still in theirs.
+pub(crate) struct Ripe {
+    batches: Stack,
+    /// Bytes deferred and not arrived.
+    expected: Tally,
+}
+
+impl Ripe {
+    pub(crate) fn new() -> Self {
+        Self { batches: Stack::new(), expected: Tally::new(0) }
+    }
+
+    /// Announces that a batch of `bytes` was deferred.
+    pub(crate) fn expect(&self, bytes: usize) {
+        // Relaxed: steers policy.
+        self.expected.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// What deferred work does, and all it does, `[D2]`. Lock-free.
+    pub(crate) fn arrive(&self, batch: Box<Batch>) {
+        let bytes = batch.bytes;
+        self.batches.push(batch);
+        // Relaxed: steers policy.
+        self.expected.fetch_sub(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes whose grace period has begun, over or not.
+    pub(crate) fn pending(&self) -> usize {
+        // Relaxed: steers policy.
+        self.expected.load(Ordering::Relaxed) as usize + self.batches.bytes()
+    }
+
+    /// The batches that are ripe.
+    pub(crate) fn batches(&self) -> &Stack {
+        &self.batches
     }
 }
 

@@ -22,9 +22,7 @@ mod imp {
         // SAFETY: pkey_alloc(2) takes two numbers; it sets the calling thread's
         // rights under a key that no mapping carries yet.
         let key = unsafe { libc::syscall(libc::SYS_pkey_alloc, 0_usize, closed) };
-        u32::try_from(key)
-            .map(Key)
-            .map_err(|_| last_error("pkey_alloc", 0))
+        u32::try_from(key).map(Key).map_err(|_| last_error("pkey_alloc", 0))
     }
 
     /// # Safety
@@ -50,11 +48,7 @@ mod imp {
         // SAFETY: from the caller; the four arguments are numbers of register
         // width.
         let status = unsafe { libc::syscall(libc::SYS_pkey_mprotect, addr, len, bits, key) };
-        if status == 0 {
-            Ok(())
-        } else {
-            Err(last_error("pkey_mprotect", len))
-        }
+        if status == 0 { Ok(()) } else { Err(last_error("pkey_mprotect", len)) }
     }
 
     pub(crate) fn access(key: Key) -> KeyAccess {
@@ -86,11 +80,7 @@ mod imp {
 mod imp {
     use super::{Access, Key, KeyAccess, OsError, OsResult};
 
-    const NO_KEYS: OsError = OsError {
-        call: "pkey_alloc",
-        bytes: 0,
-        errno: libc::ENOSYS,
-    };
+    const NO_KEYS: OsError = OsError { call: "pkey_alloc", bytes: 0, errno: libc::ENOSYS };
 
     pub(crate) fn alloc() -> OsResult<Key> {
         Err(NO_KEYS)

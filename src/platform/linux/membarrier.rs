@@ -29,19 +29,12 @@ const REGISTER_PRIVATE_EXPEDITED_SYNC_CORE: libc::c_int = 1 << 6;
 fn membarrier(command: libc::c_int, call: &'static str) -> OsResult<()> {
     // SAFETY: membarrier(2) takes three numbers and touches no memory.
     let status = unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) };
-    if status == 0 {
-        Ok(())
-    } else {
-        Err(last_error(call, 0))
-    }
+    if status == 0 { Ok(()) } else { Err(last_error(call, 0)) }
 }
 
 /// Tells the kernel that this process will ask; doing it twice is fine.
 pub(super) fn register() -> OsResult<()> {
-    membarrier(
-        REGISTER_PRIVATE_EXPEDITED_SYNC_CORE,
-        "membarrier(REGISTER_SYNC_CORE)",
-    )
+    membarrier(REGISTER_PRIVATE_EXPEDITED_SYNC_CORE, "membarrier(REGISTER_SYNC_CORE)")
 }
 
 pub(super) fn sync_core(system_page: usize) -> OsResult<()> {
@@ -83,11 +76,7 @@ mod tests {
 
     #[test]
     fn fallback_works_or_gives_the_first_error_back() {
-        let missing = OsError {
-            call: "membarrier",
-            bytes: 0,
-            errno: libc::ENOSYS,
-        };
+        let missing = OsError { call: "membarrier", bytes: 0, errno: libc::ENOSYS };
         let answer = flush_others(Linux::new().system_page(), missing);
         if arch::flushes_without_interrupts() {
             assert_eq!(answer, Err(missing));

@@ -44,17 +44,10 @@ pub(super) fn create_file(name: &str, len: usize) -> OsResult<MemoryFile> {
 
 /// Sets the length of a new file, without ever raising SIGXFSZ.
 fn set_length(file: MemoryFile, len: usize) -> OsResult<()> {
-    let too_large = OsError {
-        call: "ftruncate",
-        bytes: len,
-        errno: libc::EFBIG,
-    };
+    let too_large = OsError { call: "ftruncate", bytes: len, errno: libc::EFBIG };
     // The kernel answers ftruncate beyond RLIMIT_FSIZE with EFBIG *and* a
     // signal that ends the process: look first, and answer in its place.
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a live rlimit for the call to fill.
     let status = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
     check(status, "getrlimit", 0)?;
@@ -76,11 +69,7 @@ fn set_length(file: MemoryFile, len: usize) -> OsResult<()> {
 pub(super) fn seal_file(file: MemoryFile) -> OsResult<()> {
     let seals = libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
     // SAFETY: fcntl(F_ADD_SEALS) takes an int; the descriptor is ours.
-    check(
-        unsafe { libc::fcntl(file.0, libc::F_ADD_SEALS, seals) },
-        "fcntl(F_ADD_SEALS)",
-        0,
-    )
+    check(unsafe { libc::fcntl(file.0, libc::F_ADD_SEALS, seals) }, "fcntl(F_ADD_SEALS)", 0)
 }
 
 pub(super) fn close_file(file: MemoryFile) {
@@ -108,11 +97,7 @@ pub(super) fn map_exactly(
     // Kernels before 4.17 take the unknown flag for a mere hint.
     // SAFETY: the mapping was made just now and nobody knows of it.
     unsafe { unmap(addr, len) }?;
-    Err(OsError {
-        call: "mmap",
-        bytes: len,
-        errno: libc::EEXIST,
-    })
+    Err(OsError { call: "mmap", bytes: len, errno: libc::EEXIST })
 }
 
 fn map_with(
@@ -127,11 +112,7 @@ fn map_with(
         Backing::SharedAnonymous => (libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1, 0),
         Backing::Private => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0),
         Backing::Jit => {
-            return Err(OsError {
-                call: "mmap(MAP_JIT)",
-                bytes: len,
-                errno: libc::EOPNOTSUPP,
-            });
+            return Err(OsError { call: "mmap(MAP_JIT)", bytes: len, errno: libc::EOPNOTSUPP });
         }
     };
     let offset = libc::off_t::try_from(offset).map_err(|_| OsError {
@@ -144,16 +125,8 @@ fn map_with(
     let flags = kind | libc::MAP_NORESERVE | fixed;
     // SAFETY: without MAP_FIXED the call replaces no mapping; NOREPLACE fails
     // rather than replace one. The descriptor, if any, is the caller's.
-    let addr = unsafe {
-        libc::mmap(
-            pointer(hint),
-            len,
-            protection_bits(access),
-            flags,
-            fd,
-            offset,
-        )
-    };
+    let addr =
+        unsafe { libc::mmap(pointer(hint), len, protection_bits(access), flags, fd, offset) };
     if addr == libc::MAP_FAILED {
         return Err(last_error("mmap", len));
     }
@@ -188,11 +161,7 @@ pub(super) unsafe fn unmap(addr: usize, len: usize) -> OsResult<()> {
 /// The caller owns the range, and no thread relies on a right that goes.
 pub(super) unsafe fn protect(addr: usize, len: usize, access: Access) -> OsResult<()> {
     // SAFETY: from the caller.
-    check(
-        unsafe { libc::mprotect(pointer(addr), len, protection_bits(access)) },
-        "mprotect",
-        len,
-    )
+    check(unsafe { libc::mprotect(pointer(addr), len, protection_bits(access)) }, "mprotect", len)
 }
 
 /// # Safety
@@ -280,3 +249,6 @@ pub(super) unsafe fn hide_from_children(addr: usize, len: usize) -> OsResult<()>
     let status = unsafe { libc::madvise(pointer(addr), len, libc::MADV_DONTFORK) };
     check(status, "madvise(MADV_DONTFORK)", len)
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,9 +27,7 @@ impl Linux {
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
         // The kernel passes it to every process (AT_PAGESZ), so this cannot
         // fail; the smallest page of both processors is what remains.
-        Self {
-            system_page: usize::try_from(page).unwrap_or(4096),
-        }
+        Self { system_page: usize::try_from(page).unwrap_or(4096) }
     }
 }
 
@@ -47,11 +45,7 @@ fn last_error(call: &'static str, bytes: usize) -> OsError {
 
 /// Ok for 0, what errno says for anything else.
 fn check(status: libc::c_int, call: &'static str, bytes: usize) -> OsResult<()> {
-    if status == 0 {
-        Ok(())
-    } else {
-        Err(last_error(call, bytes))
-    }
+    if status == 0 { Ok(()) } else { Err(last_error(call, bytes)) }
 }
 
 // SAFETY: mappings come from mmap(2) without MAP_FIXED and from mremap(2) with

@@ -34,9 +34,7 @@ pub(super) fn candidates_now(len: usize, near: usize) -> Vec<usize> {
 }
 
 fn candidates(maps: &str, len: usize, near: usize) -> Vec<usize> {
-    let mut starts: Vec<usize> = gaps(maps)
-        .filter_map(|gap| nearest_in(gap, len, near))
-        .collect();
+    let mut starts: Vec<usize> = gaps(maps).filter_map(|gap| nearest_in(gap, len, near)).collect();
     starts.sort_unstable_by_key(|&start| reach(start, len, near));
     starts.truncate(TRIES);
     starts
@@ -45,8 +43,7 @@ fn candidates(maps: &str, len: usize, near: usize) -> Vec<usize> {
 /// How far the farthest byte of `[start, start + len)` is from `near`: what a
 /// direct call must span.
 fn reach(start: usize, len: usize, near: usize) -> usize {
-    near.abs_diff(start)
-        .max(near.abs_diff(start.saturating_add(len)))
+    near.abs_diff(start).max(near.abs_diff(start.saturating_add(len)))
 }
 
 /// The aligned start in `gap` with the smallest reach.
@@ -66,18 +63,10 @@ fn gaps(maps: &str) -> impl Iterator<Item = Span> {
         let (start, end) = range.split_once('-')?;
         let start = usize::from_str_radix(start, 16).ok()?;
         let end = usize::from_str_radix(end, 16).ok()?;
-        let room = if rest.ends_with("[stack]") {
-            STACK_ROOM
-        } else {
-            0
-        };
+        let room = if rest.ends_with("[stack]") { STACK_ROOM } else { 0 };
         let gap = start.saturating_sub(room).checked_sub(free_from);
         let gap = gap.map(|len| Span::new(free_from, len));
-        free_from = if rest.ends_with("[heap]") {
-            end.saturating_add(HEAP_ROOM)
-        } else {
-            end
-        };
+        free_from = if rest.ends_with("[heap]") { end.saturating_add(HEAP_ROOM) } else { end };
         gap
     })
 }
@@ -102,14 +91,8 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]
         assert!(gaps.contains(&Span::new(0x4010_0000, 0x10_0000)));
         let heap_end = 0x60_0000;
         assert!(gaps.iter().any(|gap| gap.start == heap_end + HEAP_ROOM));
-        assert!(
-            gaps.iter()
-                .all(|gap| gap.start <= 0x50_0000 || gap.start >= heap_end + HEAP_ROOM)
-        );
-        assert!(
-            gaps.iter()
-                .any(|gap| gap.end() == 0x7ffc_0000_0000 - STACK_ROOM)
-        );
+        assert!(gaps.iter().all(|gap| gap.start <= 0x50_0000 || gap.start >= heap_end + HEAP_ROOM));
+        assert!(gaps.iter().any(|gap| gap.end() == 0x7ffc_0000_0000 - STACK_ROOM));
     }
 
     #[test]
@@ -117,10 +100,7 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]
         let near = 0x402C_0000;
         let len = MIB;
         let starts = candidates(MAPS, len, near);
-        assert_eq!(
-            starts[0], 0x4030_0000,
-            "the gap above the function is nearest"
-        );
+        assert_eq!(starts[0], 0x4030_0000, "the gap above the function is nearest");
         assert_eq!(starts[1], 0x4010_0000, "then the one-megabyte gap below it");
         let mut last = 0;
         for start in starts {
@@ -128,10 +108,7 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]
             assert!(reach(start, len, near) >= last);
             last = reach(start, len, near);
         }
-        assert!(
-            !candidates(MAPS, 2 * MIB, near).contains(&0x4010_0000),
-            "too small for two"
-        );
+        assert!(!candidates(MAPS, 2 * MIB, near).contains(&0x4010_0000), "too small for two");
         assert!(candidates(MAPS, usize::MAX, near).is_empty());
         assert!(candidates("", len, near).is_empty());
     }

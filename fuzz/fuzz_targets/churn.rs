@@ -1,0 +1,6 @@
+//! Long programs of installs and drops against the oracle.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let _ = jit_arena_fuzz::churn(data);
+});

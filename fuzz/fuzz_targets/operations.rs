@@ -1,0 +1,6 @@
+//! Programs of all public operations against the oracle.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let _ = jit_arena_fuzz::operations(data);
+});

@@ -1,0 +1,106 @@
+//! Giving memory back: how much, from where, and when not to.
+//!
+//! Committed memory that is free after a lot goes back beyond a watermark:
+//! empty code pages first, then whole system pages inside the holes of pages
+//! that live on, highest address first, because claims fill the lowest.
+//!
+//! Some memory is always free: holes that fit nothing just now. Giving those
+//! back only to commit them again would cost two system calls and page faults
+//! a time. How much that is depends on the workload, so the watermark learns
+//! it, as a part of what is committed, the *slack*: each commit that happens
+//! although more than the slack is free raises it, and it fades as executors
+//! are recycled. A program that shrinks gives back at once; one that stays as
+//! it is soon gives back next to nothing; one that grows teaches nothing,
+//! because it has no holes to spare.
+
+use crate::page::bitmap;
+use crate::stats;
+use crate::sync::{Ordering, Tally};
+use crate::thread::ThreadState;
+
+/// Slack is counted in this many parts of the committed bytes.
+const PARTS: usize = 1 << 20;
+
+/// The least slack.
+const LEAST: usize = PARTS / 32;
+
+/// Of the slack above the least, the part that fades with each round.
+const FADING: usize = 64;
+
+/// A round: the part of the committed bytes that is recycled meanwhile.
+const ROUND: usize = 8;
+
+/// What the arena has learnt of its slack. Steers policy only, so all accesses
+/// are relaxed and rounds may be torn.
+#[derive(Debug, Default)]
+pub(crate) struct Watermark {
+    /// Parts above the least.
+    learnt: Tally,
+    /// Bytes recycled in this round.
+    recycled: Tally,
+}
+
+impl Watermark {
+    /// Free bytes to keep of `committed`, learnt ones included.
+    fn slack(&self, committed: usize) -> usize {
+        let learnt = self.learnt.load(Ordering::Relaxed) as usize;
+        (committed as u128 * (LEAST + learnt) as u128 / PARTS as u128) as usize
+    }
+
+    /// Notes that `new` bytes were committed while `free` others were free.
+    pub(crate) fn committed(&self, new: usize, free: usize, committed: usize) {
+        if free > self.slack(committed) {
+            let parts = (new as u128 * PARTS as u128 / committed.max(1) as u128) as u64;
+            self.learnt.fetch_add(parts, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that `bytes` were recycled.
+    fn recycled(&self, bytes: usize, committed: usize) {
+        let recycled = self.recycled.fetch_add(bytes as u64, Ordering::Relaxed) as usize + bytes;
+        if recycled >= committed / ROUND {
+            self.recycled.store(0, Ordering::Relaxed);
+            let learnt = self.learnt.load(Ordering::Relaxed);
+            self.learnt.store(learnt - learnt.div_ceil(FADING as u64), Ordering::Relaxed);
+        }
+    }
+}
+
+/// Gives back what is free beyond the watermark, after a lot of `recycled`
+/// bytes.
+pub(crate) fn after_lot(thread: &ThreadState, recycled: usize) {
+    let shared = thread.shared();
+    let committed = shared.pages.committed_bytes();
+    shared.watermark.recycled(recycled, committed);
+    let free = shared.free_bytes();
+    let keep = shared.watermark.slack(committed).max(shared.config.keep_free);
+    if free <= keep + keep / 4 {
+        // Too little to be worth the calls.
+        return;
+    }
+    let excess = free - keep;
+    let mut trimmed = 0;
+    for only_empty in [true, false] {
+        for number in (0..shared.pages.high_water()).rev() {
+            if trimmed >= excess {
+                break;
+            }
+            let page = shared.pages.page(number);
+            // Relaxed: hints; `trim_page` decides granule by granule.
+            let is_empty = page.live.load(Ordering::Relaxed) == 0 && bitmap::is_clear(page.taken);
+            if page.resident.load(Ordering::Relaxed) != 0 && (is_empty || !only_empty) {
+                trimmed += shared.pages.trim_page(&shared.region, number, excess - trimmed);
+            }
+        }
+    }
+    stats::add(&thread.tallies().trimmed, trimmed);
+}
+
+/// Gives back every system page that is free.
+pub(crate) fn everything(thread: &ThreadState) {
+    let shared = thread.shared();
+    let trimmed = (0..shared.pages.high_water())
+        .map(|number| shared.pages.trim_page(&shared.region, number, usize::MAX))
+        .sum();
+    stats::add(&thread.tallies().trimmed, trimmed);
+}
