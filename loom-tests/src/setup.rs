@@ -15,6 +15,8 @@ pub struct Setup {
     pub machine: Arc<Machine>,
     /// The arena.
     pub arena: Arena,
+    /// Bytes mapped by an arena at rest.
+    mapped: usize,
 }
 
 /// Length of the code that models install: with its header, one granule.
@@ -47,7 +49,8 @@ impl Setup {
             .strategy(strategy)
             .build_on(platform)
             .expect("the simulated machine has what every strategy needs");
-        Self { machine, arena }
+        let mapped = machine.mapped();
+        Self { machine, arena, mapped }
     }
 
     /// Attaches the calling thread.
@@ -85,6 +88,8 @@ impl Setup {
         if let Err(broken) = self.arena.verify() {
             panic!("{broken}");
         }
+        assert_eq!(self.machine.mapped(), self.mapped, "[W1] a window was left mapped");
+        assert!(!self.machine.rights().may_write(), "[W2] a scope left its rights open");
     }
 }
 

@@ -14,3 +14,10 @@ pub fn all() -> impl Iterator<Item = &'static Model> {
 
 pub(crate) use crate::setup::{CODE, Setup, install};
 pub(crate) use crate::{Bounds, Model as M};
+
+/// All models, those first that take the fewest schedules.
+pub fn by_cost() -> impl Iterator<Item = &'static Model> {
+    let mut models: Vec<_> = all().collect();
+    models.sort_by_key(|model| model.eager.least);
+    models.into_iter()
+}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jit_arena::Strategy;
+use jit_arena::{GRANULE, Strategy};
 
 use super::publish::call;
 use super::{Bounds, M, Setup, install};
@@ -11,57 +11,57 @@ pub(super) const MODELS: &[M] = &[
     M {
         name: "last_drop_races_pin",
         checks: &["E1", "D1", "D2", "D3"],
-        eager: Bounds { preemptions: 3, least: 2 },
-        epoch: Some(Bounds { preemptions: 1, least: 2 }),
+        eager: Bounds { preemptions: 4, least: 5000 },
+        epoch: Some(Bounds { preemptions: 1, least: 20000 }),
         body: || last_drop_races_pin(Strategy::DualPkey),
     },
     M {
         name: "last_drop_races_pin_mprotect",
         checks: &["E1", "D1", "D2", "D3", "W3"],
-        eager: Bounds { preemptions: 3, least: 2 },
+        eager: Bounds { preemptions: 4, least: 5000 },
         epoch: None,
         body: || last_drop_races_pin(Strategy::Mprotect),
     },
     M {
         name: "orphan_races_pin",
         checks: &["E1", "D1", "D2", "D3"],
-        eager: Bounds { preemptions: 3, least: 2 },
-        epoch: None,
+        eager: Bounds { preemptions: 5, least: 50 },
+        epoch: Some(Bounds { preemptions: 2, least: 5 }),
         body: orphan_races_pin,
     },
     M {
         name: "reuse_races_pin",
         checks: &["E1", "D3", "X1", "X2", "B1"],
-        eager: Bounds { preemptions: 3, least: 2 },
-        epoch: None,
+        eager: Bounds { preemptions: 3, least: 5000 },
+        epoch: Some(Bounds { preemptions: 0, least: 200 }),
         body: || reuse_races_pin(Strategy::DualPkey),
     },
     M {
         name: "reuse_races_pin_transient",
         checks: &["E1", "D3", "X1", "X2", "B1"],
-        eager: Bounds { preemptions: 3, least: 2 },
+        eager: Bounds { preemptions: 3, least: 5000 },
         epoch: None,
         body: || reuse_races_pin(Strategy::DualTransient),
     },
     M {
         name: "reuse_races_park",
         checks: &["E2", "D3", "X2"],
-        eager: Bounds { preemptions: 3, least: 2 },
-        epoch: None,
+        eager: Bounds { preemptions: 3, least: 2500 },
+        epoch: Some(Bounds { preemptions: 0, least: 50 }),
         body: || reuse_races_pause(Pause::Park),
     },
     M {
         name: "reuse_races_safepoint",
         checks: &["E2", "D3", "X2"],
-        eager: Bounds { preemptions: 3, least: 2 },
+        eager: Bounds { preemptions: 3, least: 2500 },
         epoch: None,
         body: || reuse_races_pause(Pause::Safepoint),
     },
     M {
         name: "two_recyclers",
         checks: &["D1", "D3", "B1", "P1"],
-        eager: Bounds { preemptions: 2, least: 2 },
-        epoch: None,
+        eager: Bounds { preemptions: 1, least: 500 },
+        epoch: Some(Bounds { preemptions: 0, least: 500 }),
         body: two_recyclers,
     },
 ];
@@ -172,11 +172,14 @@ fn reuse_races_pause(pause: Pause) {
     setup.verify();
 }
 
-/// Two threads retire and recycle at the same time.
+/// Two threads retire and recycle at the same time; what they leave traps.
 fn two_recyclers() {
     let setup = Setup::new(Strategy::DualPkey);
     let mut thread = setup.attach();
     let (first, second) = (install(&mut thread, 1), install(&mut thread, 2));
+    // Keeps the page.
+    let third = install(&mut thread, 3);
+    let dead = [first.addr(), second.addr()];
     let other = setup.spawn(move |setup| {
         let mut thread = setup.attach();
         drop(second);
@@ -188,5 +191,9 @@ fn two_recyclers() {
     thread.collect();
     setup.verify();
     let stats = setup.arena.stats();
-    assert_eq!((stats.recycles, stats.committed_bytes), (2, 0));
+    assert_eq!((stats.recycles, stats.hole_bytes), (2, 4096 - GRANULE as u64));
+    for addr in dead {
+        assert!(setup.machine.is_trap(addr), "[D3] a hole holds what was there before");
+    }
+    drop(third);
 }

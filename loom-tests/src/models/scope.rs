@@ -9,42 +9,42 @@ pub(super) const MODELS: &[M] = &[
     M {
         name: "scopes_on_one_page",
         checks: &["W1", "W2", "B1", "X2"],
-        eager: Bounds { preemptions: 2, least: 2 },
+        eager: Bounds { preemptions: 5, least: 50 },
         epoch: None,
         body: || scopes_on_one_page(Strategy::DualPkey),
     },
     M {
         name: "scopes_on_one_page_transient",
         checks: &["W1", "W2", "B1", "X2"],
-        eager: Bounds { preemptions: 2, least: 2 },
+        eager: Bounds { preemptions: 5, least: 50 },
         epoch: None,
         body: || scopes_on_one_page(Strategy::DualTransient),
     },
     M {
         name: "scopes_on_one_page_map_jit",
         checks: &["W1", "W2", "B1", "X2"],
-        eager: Bounds { preemptions: 2, least: 2 },
+        eager: Bounds { preemptions: 5, least: 50 },
         epoch: None,
         body: || scopes_on_one_page(Strategy::MapJit),
     },
     M {
         name: "scopes_on_one_page_mprotect",
         checks: &["W1", "W2", "W3", "B1"],
-        eager: Bounds { preemptions: 2, least: 2 },
+        eager: Bounds { preemptions: 1, least: 1500 },
         epoch: None,
         body: || scopes_on_one_page(Strategy::Mprotect),
     },
     M {
         name: "birth_inside_a_scope",
         checks: &["W1", "W2"],
-        eager: Bounds { preemptions: 3, least: 2 },
+        eager: Bounds { preemptions: 5, least: 1 },
         epoch: None,
         body: || birth_inside_a_scope(Strategy::DualPkey),
     },
     M {
         name: "birth_inside_a_scope_single_pkey",
         checks: &["W2"],
-        eager: Bounds { preemptions: 3, least: 2 },
+        eager: Bounds { preemptions: 5, least: 1 },
         epoch: None,
         body: || birth_inside_a_scope(Strategy::SinglePkey),
     },
@@ -96,7 +96,10 @@ fn birth_inside_a_scope(strategy: Strategy) {
         spawn(&setup.machine, move || {
             assert!(child.machine.rights().may_write(), "rights are inherited");
             let thread = child.attach();
-            assert!(!child.machine.rights().may_write(), "[W2] attaching closes what was inherited");
+            assert!(
+                !child.machine.rights().may_write(),
+                "[W2] attaching closes what was inherited"
+            );
             let _guard = thread.pin();
             assert_eq!(child.machine.fetch(addr), 1);
         })

@@ -219,6 +219,14 @@ impl Machine {
         word
     }
 
+    /// Whether running `addr` would trap, which is how dead code is left.
+    #[must_use]
+    pub fn is_trap(&self, addr: usize) -> bool {
+        // SAFETY: the simulated machine checks what a real one would rely on.
+        let word = unsafe { self.load_word(addr & !7) };
+        word.to_le_bytes()[addr % 8] == TRAP
+    }
+
     /// The calling thread's registers.
     #[must_use]
     pub fn rights(&self) -> ThreadRights {
@@ -417,4 +425,12 @@ impl Step<'_> {
         frame.fill(byte, *generation, &mut watches);
         frame.present = present.unwrap_or(frame.present);
     }
+}
+
+/// Every weakening of an ordering that the program has passed so far, for the
+/// mutant runner.
+#[cfg(jit_arena_mutants)]
+#[must_use]
+pub fn weakenings() -> Vec<String> {
+    crate::sync::weaken::sites()
 }
