@@ -92,7 +92,8 @@ pub(crate) fn after_lot(thread: &ThreadState, recycled: usize) {
     shared.watermark.recycled(recycled, committed);
     let free = shared.free_bytes();
     let keep = shared.watermark.slack(committed).max(shared.config.keep_free);
-    if free <= keep + keep / 4 {
+    // Saturating: a client may ask to keep everything.
+    if free <= keep.saturating_add(keep / 4) {
         // Too little to be worth the calls.
         return;
     }
