@@ -64,6 +64,8 @@ pub(crate) struct ThreadState {
     /// Given up inside the write scopes open now, whose windows may cover it;
     /// see [`abandon`](Self::abandon).
     pub(crate) withheld: RefCell<Vec<Span>>,
+    /// An empty one for after that.
+    spare: Cell<Option<Box<Batch>>>,
     /// Windows the system refused to close.
     pub(crate) unsealed: RefCell<Vec<Window>>,
     /// Arena handles drawn and not yet given out.
@@ -228,7 +230,7 @@ impl ThreadState {
     /// Retires what nobody can newly reach. O(1); now and then hands a batch
     /// to the epoch.
     pub(crate) fn retire(&self, dead: Dead) {
-        let mut batch = self.batch.take().unwrap_or_else(Batch::new);
+        let mut batch = self.batch.take().or_else(|| self.spare.take()).unwrap_or_else(Batch::new);
         batch.push(dead, self.shared().weight(dead));
         let full = batch.is_full() || batch.bytes() >= recycle::seal_bytes(self.shared());
         self.batch.set(Some(batch));
@@ -264,6 +266,11 @@ impl ThreadState {
         // moves, and only pushes it.
         unsafe { pin.defer(handover) };
         pin.flush();
+    }
+
+    /// Takes over a batch that has been recycled.
+    pub(crate) fn keep_spare(&self, batch: Box<Batch>) {
+        self.spare.set(batch.recycled());
     }
 
     /// Bytes retired that no grace period has begun for.
@@ -410,6 +417,7 @@ impl ThreadHandle {
             window: Cell::new(None),
             batch: Cell::new(None),
             withheld: RefCell::new(Vec::new()),
+            spare: Cell::new(None),
             unsealed: RefCell::new(Vec::new()),
             stock: Cell::new(0),
             next: Cell::new(ptr::null()),

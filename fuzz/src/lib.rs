@@ -54,9 +54,19 @@ pub fn churn(data: &[u8]) -> Outcome {
     ops::Program::decode_churn(data).map_or(Outcome::NotRun, world::run)
 }
 
+/// Runs `data` as a program about reservations, in two bytes an operation:
+/// batches, abandoning, shrinking, nested scopes of several handles.
+///
+/// # Panics
+///
+/// As [`operations`].
+pub fn batches(data: &[u8]) -> Outcome {
+    ops::Program::decode_batches(data).map_or(Outcome::NotRun, world::run)
+}
+
 /// A target: what it does with bytes.
 pub type Target = fn(&[u8]) -> Outcome;
 
 /// All targets by name, which is also that of their corpus.
-pub const TARGETS: [(&str, Target); 3] =
-    [("operations", operations), ("churn", churn), ("config", config::run)];
+pub const TARGETS: [(&str, Target); 4] =
+    [("operations", operations), ("churn", churn), ("batches", batches), ("config", config::run)];

@@ -196,6 +196,7 @@ impl World {
             }
             Op::Put(slot, it) => self.put(slot, it),
             Op::Replace(slot, it) => self.replace(slot, it),
+            Op::Turn(thread, slot, seed) => self.turn(thread, slot, seed),
             Op::Invalidate(slot) => self.invalidate(slot),
             Op::Pin(thread) => self.pin(thread),
             Op::Unpin(thread, guard) => self.unpin(thread, guard),

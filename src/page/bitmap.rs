@@ -210,10 +210,13 @@ pub(crate) fn first_clear(words: &[AtomicU64], need: usize) -> Option<Run> {
 
 /// The bits of `bits` from which on `len` ones follow each other.
 fn starts_of(bits: u64, len: usize) -> u64 {
-    // What is left has so many ones from each bit on; few words have any for
-    // long.
+    if len > WORD {
+        return 0;
+    }
+    // What is left has `known` ones from each bit on. No early end: how often
+    // this goes round depends on `len` alone, so that processors foresee it.
     let (mut left, mut known) = (bits, 1);
-    while known < len && left != 0 {
+    while known < len {
         let step = known.min(len - known);
         left &= left >> step;
         known += step;

@@ -36,6 +36,7 @@ impl Local {
     }
 
     /// Whether a pin of this thread is alive.
+    #[cfg(test)]
     #[inline]
     #[cfg(test)]
     pub(crate) fn is_pinned(&self) -> bool {

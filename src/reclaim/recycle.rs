@@ -93,6 +93,7 @@ pub(crate) fn recycle(thread: &ThreadState) -> usize {
     for stack in [shared.ripe.batches(), &shared.waiting] {
         for batch in stack.take_all() {
             lot.extend_from_slice(batch.dead());
+            thread.keep_spare(batch);
         }
     }
     if lot.is_empty() {
@@ -101,11 +102,11 @@ pub(crate) fn recycle(thread: &ThreadState) -> usize {
     // [E2]: after the batches were taken, so every hold on one of them that
     // was published under a pin is seen.
     let held = shared.threads.held();
-    let mut waiting = Batch::new();
+    let mut waiting: Option<Box<Batch>> = None;
     let mut ready: Vec<Span> = Vec::with_capacity(lot.len());
     for dead in lot {
         if dead.is_held(&held) {
-            waiting.push(dead, dead.span.len);
+            waiting.get_or_insert_with(Batch::new).push(dead, dead.span.len);
         } else {
             take_off(thread, dead, &mut ready);
         }
@@ -117,9 +118,10 @@ pub(crate) fn recycle(thread: &ThreadState) -> usize {
         refused.append(&mut ready);
     }
     for span in refused {
-        waiting.push(Dead { span, was: Was::Unit }, span.len);
+        let dead = Dead { span, was: Was::Unit };
+        waiting.get_or_insert_with(Batch::new).push(dead, span.len);
     }
-    if !waiting.is_empty() {
+    if let Some(waiting) = waiting {
         shared.waiting.push(waiting);
     }
     let recycled = release(thread, &ready);

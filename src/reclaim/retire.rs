@@ -67,6 +67,13 @@ impl Batch {
         Box::new(Self { next: ptr::null_mut(), dead: Vec::with_capacity(BATCH), bytes: 0 })
     }
 
+    /// Empties it for use again; `None` if it was made for less than others.
+    pub(crate) fn recycled(mut self: Box<Self>) -> Option<Box<Self>> {
+        (self.next, self.bytes) = (ptr::null_mut(), 0);
+        self.dead.clear();
+        (self.dead.capacity() >= BATCH).then_some(self)
+    }
+
     /// A batch of one.
     pub(crate) fn of(dead: Dead, weight: usize) -> Box<Self> {
         Box::new(Self { next: ptr::null_mut(), bytes: weight, dead: vec![dead] })

@@ -26,6 +26,9 @@ const PARTS: usize = 1 << 20;
 /// The least slack.
 const LEAST: usize = PARTS / 32;
 
+/// The most that can be learnt above it.
+const MOST: usize = PARTS / 2;
+
 /// Of the slack above the least, the part that fades with each round.
 const FADING: usize = 128;
 
@@ -61,7 +64,8 @@ impl Watermark {
         self.owed.fetch_sub(again, Ordering::Relaxed);
         let lesson = if free > self.slack(committed) { new } else { again as usize / AGAIN };
         let parts = lesson as u128 * PARTS as u128 / committed.max(1) as u128;
-        self.learnt.fetch_add(parts as u64, Ordering::Relaxed);
+        let learnt = self.learnt.load(Ordering::Relaxed) + parts as u64;
+        self.learnt.store(learnt.min(MOST as u64), Ordering::Relaxed);
     }
 
     /// Notes that `bytes` went back.
@@ -88,7 +92,8 @@ pub(crate) fn after_lot(thread: &ThreadState, recycled: usize) {
     shared.watermark.recycled(recycled, committed);
     let free = shared.free_bytes();
     let keep = shared.watermark.slack(committed).max(shared.config.keep_free);
-    if free <= keep + keep / 4 {
+    // Saturating: a client may ask to keep everything.
+    if free <= keep.saturating_add(keep / 4) {
         // Too little to be worth the calls.
         return;
     }
