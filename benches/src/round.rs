@@ -120,7 +120,13 @@ impl Crew {
             }));
         }
         let name = rival.name();
-        let crew = Self { name, tasks, reports, workers, usage: Box::new(move || (rival.usage(), rival.note())) };
+        let crew = Self {
+            name,
+            tasks,
+            reports,
+            workers,
+            usage: Box::new(move || (rival.usage(), rival.note())),
+        };
         // Hands answer only once they are full.
         crew.churn(plan.threads);
         crew
