@@ -197,8 +197,23 @@ impl ThreadState {
     }
 
     /// Gives granules back that may have been written but never published.
+    ///
+    /// Where units are system pages and a write scope is open, it may have a
+    /// window on them, which will flip those pages when it closes: until then
+    /// they must not become anybody else's, `[W3]`.
     pub(crate) fn abandon(&self, span: Span) {
+        if self.shared().units.are_coarse() && self.open_scopes.get() > 0 {
+            self.withheld.borrow_mut().push(span);
+            return;
+        }
         self.retire(Dead { span, was: Was::Abandoned });
+    }
+
+    /// Gives back what write scopes withheld; none is open any more.
+    pub(crate) fn abandon_withheld(&self) {
+        for span in self.withheld.take() {
+            self.abandon(span);
+        }
     }
 
     /// Leaves part of a unit to die with the rest of it.

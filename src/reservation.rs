@@ -127,7 +127,8 @@ impl Drop for Reservation {
         let Some(shared) = self.shared.take() else { return };
         let pointer = shared.pointer();
         let mut owned = Some(shared);
-        thread::with_attached(pointer, |thread| {
+        // Its own handle knows whether a write window is open on it.
+        thread::with_handle(pointer, self.home, |thread| {
             if self.written || !thread.unbump(self.span) {
                 thread.abandon(self.span);
             }

@@ -231,6 +231,7 @@ impl Drop for WriteScope<'_> {
         if thread.open_scopes.get() == 0 {
             thread.close_window();
             thread.close_unit();
+            thread.abandon_withheld();
         }
         let region = &thread.shared().region;
         region.protection().close(region.platform(), self.before);

@@ -97,8 +97,9 @@ impl Slot {
 
     /// The executor that was in the slot, with the handle kept for it.
     fn owned(&self, entry: usize) -> Option<Executor> {
-        (entry != 0)
-            .then(|| Executor::from_owned(Some(ArenaRef::from_owned(self.shared.pointer())), entry, 0))
+        (entry != 0).then(|| {
+            Executor::from_owned(Some(ArenaRef::from_owned(self.shared.pointer())), entry, 0)
+        })
     }
 }
 

@@ -61,6 +61,9 @@ pub(crate) struct ThreadState {
     /// The window open in them.
     pub(crate) window: Cell<Option<OpenWindow>>,
     batch: Cell<Option<Box<Batch>>>,
+    /// Given up inside the write scopes open now, whose windows may cover it;
+    /// see [`abandon`](Self::abandon).
+    pub(crate) withheld: RefCell<Vec<Span>>,
     /// An empty one for after that.
     spare: Cell<Option<Box<Batch>>>,
     /// Windows the system refused to close.
@@ -318,6 +321,28 @@ pub(crate) fn with_attached<R>(
     None
 }
 
+/// As [`with_attached`], with the state of handle `id` if that is one of them.
+pub(crate) fn with_handle<R>(
+    shared: NonNull<Shared>,
+    id: u64,
+    f: impl FnOnce(&ThreadState) -> R,
+) -> Option<R> {
+    let mut found = ptr::null();
+    let mut at = ATTACHED.try_with(Cell::get).unwrap_or(ptr::null());
+    // SAFETY: as in `with_attached`.
+    while let Some(state) = unsafe { at.as_ref() } {
+        if state.is_of(shared) {
+            found = at;
+            if state.id == id {
+                break;
+            }
+        }
+        at = state.next.get();
+    }
+    // SAFETY: null, or of the list; as above.
+    unsafe { found.as_ref() }.map(f)
+}
+
 /// See [`Arena::with_thread`](crate::Arena::with_thread).
 pub(crate) fn with_kept_handle<R>(
     shared: &ArenaRef,
@@ -391,6 +416,7 @@ impl ThreadHandle {
             open_scopes: Cell::new(0),
             window: Cell::new(None),
             batch: Cell::new(None),
+            withheld: RefCell::new(Vec::new()),
             spare: Cell::new(None),
             unsealed: RefCell::new(Vec::new()),
             stock: Cell::new(0),

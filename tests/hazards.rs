@@ -588,15 +588,14 @@ fn h11_a_pin_makes_no_system_call_whatever_is_deferred() {
 
 // 12. One thread asleep, [E1] [E2].
 
-/// Installs and drops `bytes` of code in small pieces; returns the most that
-/// was retired at once.
+/// Installs and drops `bytes` of code in pieces; returns the most that was
+/// retired at once.
 fn churn(arena: &Arena, thread: &mut ThreadHandle, bytes: usize) -> u64 {
+    const PIECE: [u8; 10_000] = [0x90; 10_000];
     let mut most = 0;
-    for at in 0..bytes / 2000 {
-        drop(thread.install(&[0x90; 2000], &[]).unwrap());
-        if at % 16 == 0 {
-            most = most.max(arena.stats().retired_bytes);
-        }
+    for _ in 0..bytes / PIECE.len() {
+        drop(thread.install(&PIECE, &[]).unwrap());
+        most = most.max(arena.stats().retired_bytes);
     }
     most
 }

@@ -301,10 +301,10 @@ fn abandoned_reservations_give_their_bytes_back() {
         arena.verify().unwrap();
 
         // Many of them cost no memory in the long run.
-        for _ in 0..2000 {
-            let mut reservation = thread.reserve(CodeLayout::new(3000)).unwrap();
+        for _ in 0..500 {
+            let mut reservation = thread.reserve(CodeLayout::new(12_000)).unwrap();
             let mut scope = thread.write();
-            scope.write_at(&mut reservation, 0, &[0x90; 3000]).unwrap();
+            scope.write_at(&mut reservation, 0, &[0x90; 12_000]).unwrap();
         }
         let committed = arena.stats().committed_bytes;
         assert!(committed <= MIB as u64, "{committed} bytes held for nothing");

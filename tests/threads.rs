@@ -428,12 +428,11 @@ fn garbage_is_bounded_by_what_sleepers_are_inside_of() {
                     workers.spawn(|| {
                         let mut thread = arena.attach().unwrap();
                         // Three times the region, all told.
-                        for at in 0..3 * RESERVE / WORKERS / 2000 {
-                            drop(thread.install(&[0x90; 2000], &[]).unwrap());
-                            if at % 32 == 0 {
-                                let retired = arena.stats().retired_bytes as usize;
-                                most_retired.fetch_max(retired, Ordering::Relaxed);
-                            }
+                        let piece = [0x90; 10_000];
+                        for _ in 0..3 * RESERVE / WORKERS / piece.len() {
+                            drop(thread.install(&piece, &[]).unwrap());
+                            let retired = arena.stats().retired_bytes as usize;
+                            most_retired.fetch_max(retired, Ordering::Relaxed);
                         }
                     });
                 }

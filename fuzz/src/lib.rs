@@ -10,6 +10,7 @@
 //! `cargo test` replays the corpus with.
 
 pub mod code;
+pub mod config;
 pub mod ops;
 pub mod oracle;
 pub mod sizes;
@@ -53,8 +54,19 @@ pub fn churn(data: &[u8]) -> Outcome {
     ops::Program::decode_churn(data).map_or(Outcome::NotRun, world::run)
 }
 
+/// Runs `data` as a program about reservations, in two bytes an operation:
+/// batches, abandoning, shrinking, nested scopes of several handles.
+///
+/// # Panics
+///
+/// As [`operations`].
+pub fn batches(data: &[u8]) -> Outcome {
+    ops::Program::decode_batches(data).map_or(Outcome::NotRun, world::run)
+}
+
 /// A target: what it does with bytes.
 pub type Target = fn(&[u8]) -> Outcome;
 
 /// All targets by name, which is also that of their corpus.
-pub const TARGETS: [(&str, Target); 2] = [("operations", operations), ("churn", churn)];
+pub const TARGETS: [(&str, Target); 4] =
+    [("operations", operations), ("churn", churn), ("batches", batches), ("config", config::run)];

@@ -9,7 +9,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use jit_arena::Strategy;
 
 use crate::code;
-use crate::sizes::{Layout, Length};
+use crate::sizes::{Align, Layout, Length};
 
 /// Operations of a program at most.
 pub const MAX_OPS: usize = 512;
@@ -119,6 +119,8 @@ pub enum Op {
     Put(Pick, Pick),
     /// Puts an executor into a slot for the one in it.
     Replace(Pick, Pick),
+    /// Installs a new executor, puts it into a slot, and drops what that held.
+    Turn(Pick, Pick, u8),
     /// Empties a slot.
     Invalidate(Pick),
     /// One more guard.
@@ -156,6 +158,8 @@ pub enum Op {
 pub struct Program {
     /// The first arena.
     pub setup: Setup,
+    /// Steps between comparisons of all bytes.
+    pub compare_every: usize,
     /// Steps between whole-arena checks.
     pub verify_every: usize,
     /// What to do.
@@ -178,6 +182,7 @@ impl Program {
         }
         Ok(Self {
             setup: Setup::from_bytes(first, second),
+            compare_every: 1,
             verify_every: 16,
             ops,
             ending: second >> 4,
@@ -187,39 +192,87 @@ impl Program {
     /// Reads a churn program: two bytes an operation.
     #[must_use]
     pub fn decode_churn(data: &[u8]) -> Option<Self> {
+        Some(Self { compare_every: 32, verify_every: 512, ..Self::decode_pairs(data, churn_op)? })
+    }
+
+    /// Reads a batch program: two bytes an operation.
+    #[must_use]
+    pub fn decode_batches(data: &[u8]) -> Option<Self> {
+        Self::decode_pairs(data, batch_op)
+    }
+
+    fn decode_pairs(data: &[u8], op: fn(u8, u8) -> Op) -> Option<Self> {
         let (&[first, second], rest) = data.split_first_chunk()?;
-        let mut ops = vec![Op::Attach(Pick(0)), Op::Attach(Pick(0)), Op::NewSlot(Pick(0))];
-        ops.extend(rest.chunks_exact(2).take(MAX_CHURN).map(|two| churn_op(two[0], two[1])));
+        let attach = Op::Attach(Pick(0));
+        let mut ops = vec![attach, attach, attach, Op::NewSlot(Pick(0))];
+        ops.extend(rest.chunks_exact(2).take(MAX_CHURN).map(|two| op(two[0], two[1])));
         Some(Self {
             setup: Setup::from_bytes(first, second),
-            verify_every: 256,
+            compare_every: 4,
+            verify_every: 64,
             ops,
             ending: second >> 4,
         })
     }
 }
 
+/// An operation of a batch program: mostly on reservations.
+fn batch_op(kind: u8, n: u8) -> Op {
+    let (thread, pick) = (Pick(kind >> 6), Pick(n));
+    match kind & 63 {
+        kind @ 0..=13 => {
+            let code = match kind {
+                0 | 1 => Length::Small(n),
+                2 => Length::Pages(n & 7, (n >> 4) as i8 - 8),
+                _ => Length::Granules(n >> 4, (n & 15) as i8 - 8),
+            };
+            let align = Align(if kind < 8 { 0 } else { n % 15 });
+            let data = (kind > 11).then_some((Length::Small(n), Align(n % 12)));
+            Op::Reserve(thread, Layout { code, align, data, tag: u64::from(n) })
+        }
+        14..=20 => Op::Abandon(pick),
+        21..=26 => Op::Open(thread),
+        27..=30 => Op::Close(thread),
+        31..=37 => Op::Fill(thread, pick, n),
+        38..=41 => Op::Shrink(thread, pick, Length::Small(n), Length::Small(n >> 4)),
+        42..=48 => Op::Publish(thread, pick),
+        49..=52 => Op::Drop(pick, Way::Here),
+        53 => Op::Drop(pick, Way::Through(thread)),
+        54 => Op::Install(thread, Length::Medium(u16::from(n) * 20), Length::Small(0), n),
+        55 => Op::Burst(thread, n % 16, Length::Granules(n >> 4, 0), true),
+        56 => Op::Pin(thread),
+        57 | 58 => Op::Unpin(thread, pick),
+        59 => Op::Detach(thread),
+        60 => Op::Attach(pick),
+        61 => Op::Settle(pick),
+        _ => Op::Collect(thread),
+    }
+}
+
 /// An operation of a churn program: mostly installs and drops.
 fn churn_op(kind: u8, n: u8) -> Op {
     let (thread, pick) = (Pick(kind >> 5), Pick(n));
+    let slot = Pick(0);
     match kind & 31 {
-        0..=7 => Op::Install(thread, Length::Small(n), Length::Small(kind), n),
-        8..=10 => {
+        0..=4 => Op::Install(thread, Length::Small(n), Length::Small(kind), n),
+        5 | 6 => {
             Op::Install(thread, Length::Granules(n, (kind >> 5) as i8 - 4), Length::Small(0), n)
         }
-        11 => Op::Install(thread, Length::Pages(n, (kind >> 5) as i8 - 4), Length::Small(0), n),
-        12..=17 => Op::Drop(pick, Way::Here),
-        18 | 19 => Op::Drop(pick, Way::Through(thread)),
-        20 => Op::Burst(thread, n % 32, Length::Granules(n >> 5, 0), n & 16 == 0),
-        21 => Op::Cull(thread, n >> 4, n & 15),
-        22 => Op::Pin(thread),
-        23 | 24 => Op::Unpin(thread, pick),
-        25 => Op::Replace(Pick(0), pick),
-        26 => Op::Enter(thread, pick, Pick(0)),
-        27 => Op::Leave(thread, pick),
-        28 => Op::Safepoint(thread, pick),
-        29 => Op::Load(thread, pick, Pick(0)),
-        30 => Op::Collect(thread),
+        7 => Op::Install(thread, Length::Pages(n, (kind >> 5) as i8 - 4), Length::Small(0), n),
+        8..=11 => Op::Drop(pick, Way::Here),
+        12 | 13 => Op::Drop(pick, Way::Through(thread)),
+        14 => Op::Burst(thread, n % 32, Length::Granules(n >> 5, 0), n & 16 == 0),
+        15 => Op::Cull(thread, n >> 4, n & 15),
+        16..=18 => Op::Turn(thread, slot, n),
+        19 => Op::Pin(thread),
+        20 => Op::Unpin(thread, pick),
+        21 | 22 => Op::Enter(thread, pick, slot),
+        23 => Op::Leave(thread, pick),
+        24 => Op::Safepoint(thread, pick),
+        25 => Op::Park(thread, pick, n % 8),
+        26 | 27 => Op::Load(thread, pick, slot),
+        28 => Op::Replace(slot, pick),
+        29 | 30 => Op::Collect(thread),
         _ => Op::Settle(thread),
     }
 }

@@ -13,6 +13,7 @@
 //! nothing is in flight nothing is lost and no hole is overlooked ([`space`]).
 
 use std::collections::BTreeMap;
+use std::mem;
 
 use jit_arena::{Executor, GRANULE, Reservation, Span};
 
@@ -133,6 +134,8 @@ pub struct Oracle {
     blocks: BTreeMap<Id, Block>,
     /// Blocks by the address of their first granule.
     by_address: BTreeMap<usize, Id>,
+    /// Dropped executors that are still protected, or were at the last sweep.
+    retired: Vec<Id>,
     threads: BTreeMap<ThreadKey, Pins>,
     arenas: BTreeMap<usize, ArenaModel>,
 }
@@ -282,6 +285,7 @@ impl Oracle {
         let at = self.clock;
         let block = self.blocks.get_mut(&id).expect("a known block");
         block.state = State::Retired { at };
+        self.retired.push(id);
         let (arena, bytes) = (block.arena, block.sizes.code + block.sizes.data);
         self.counts(arena).retire(bytes);
     }
@@ -294,18 +298,17 @@ impl Oracle {
 
     /// Forgets what nobody protects any more, after its last comparison.
     pub fn sweep(&mut self) {
-        let unprotected: Vec<Id> = self
-            .blocks
-            .iter()
-            .filter(|(id, block)| match block.state {
-                State::Retired { at } => !self.is_protected(**id, block.arena, at),
-                _ => false,
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        for id in unprotected {
-            self.forget(id);
-        }
+        let mut retired = mem::take(&mut self.retired);
+        retired.retain(|&id| {
+            let block = &self.blocks[&id];
+            let State::Retired { at } = block.state else { return true };
+            let is_protected = self.is_protected(id, block.arena, at);
+            if !is_protected {
+                self.forget(id);
+            }
+            is_protected
+        });
+        self.retired = retired;
     }
 
     /// Compares the bytes of every block; of long ones just some.

@@ -7,7 +7,7 @@ use jit_arena::{CodeLayout, GRANULE, MAX_EXECUTOR};
 /// Bytes in front of each entry that the client does not ask for.
 pub const HEADER: usize = 16;
 
-/// Alignments by index; the first four in five are valid.
+/// Alignments by index; the first fifteen are valid.
 const ALIGNS: [usize; 20] = [
     16,
     1,
@@ -80,7 +80,7 @@ impl Length {
 
 /// An alignment, valid more often than not.
 #[derive(Arbitrary, Clone, Copy, Debug)]
-pub struct Align(u8);
+pub struct Align(pub u8);
 
 impl Align {
     /// The alignment in bytes.

@@ -21,7 +21,7 @@ fn random_programs_hold() {
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     for (name, target) in TARGETS {
         let config =
-            Config { failure_persistence: None, max_shrink_iters: 300, ..Config::with_cases(100) };
+            Config { failure_persistence: None, max_shrink_iters: 300, ..Config::with_cases(60) };
         let config = Config { cases: cases().unwrap_or(config.cases), ..config };
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
         let mut runner = TestRunner::new_with_rng(config, rng);

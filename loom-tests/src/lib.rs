@@ -12,6 +12,7 @@
 //! `README.md` beside this has commands, bounds, counts and times.
 
 pub mod models;
+pub mod mutants;
 mod setup;
 
 #[cfg(jit_arena_loom)]
@@ -60,6 +61,8 @@ pub struct Explored {
     pub schedules: usize,
     /// How long they took.
     pub time: std::time::Duration,
+    /// Whether that was all of them.
+    pub finished: bool,
 }
 
 impl Model {
@@ -72,16 +75,13 @@ impl Model {
     /// The bounds that hold for this build; `None` if it does not run there.
     #[must_use]
     pub fn bounds(&self) -> Option<Bounds> {
-        let mut bounds = if cfg!(any(jit_arena_eager, not(jit_arena_loom))) {
-            Some(self.eager)
-        } else {
-            self.epoch
-        };
-        if let (Some(bounds), Some(deeper)) = (&mut bounds, preemptions_asked()) {
-            bounds.preemptions = deeper;
-            bounds.least = 1;
+        let on_epoch = cfg!(all(jit_arena_loom, not(jit_arena_eager)));
+        let mut bounds = if on_epoch { self.epoch? } else { self.eager };
+        if let Some(preemptions) = asked("JIT_ARENA_PREEMPTIONS") {
+            bounds = Bounds { preemptions, least: 1 };
         }
-        bounds
+        bounds.preemptions += asked("JIT_ARENA_DEEPER").unwrap_or(0);
+        Some(bounds)
     }
 
     /// Explores the model as far as this build's bounds go.
@@ -103,7 +103,8 @@ impl Model {
     }
 }
 
-/// `JIT_ARENA_PREEMPTIONS`: bounds all models alike.
-fn preemptions_asked() -> Option<usize> {
-    std::env::var("JIT_ARENA_PREEMPTIONS").ok()?.parse().ok()
+/// `JIT_ARENA_PREEMPTIONS` bounds all models alike, `JIT_ARENA_DEEPER` takes
+/// each so many preemptions beyond its own bound.
+fn asked(variable: &str) -> Option<usize> {
+    std::env::var(variable).ok()?.parse().ok()
 }

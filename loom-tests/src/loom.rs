@@ -1,8 +1,10 @@
 //! Models explored by loom.
 
-use std::sync::Arc;
+use std::cell::RefCell;
+use std::panic;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, Once};
+use std::time::{Duration, Instant};
 
 use crate::{Bounds, Explored};
 
@@ -22,27 +24,43 @@ pub fn explore(name: &str, bounds: Bounds, body: fn()) -> Explored {
     let mut loom = loom::model::Builder::new();
     loom.preemption_bound = Some(bounds.preemptions);
     loom.max_branches = STEPS;
-    let failure = Failure { name: name.to_owned(), schedules: Arc::clone(&schedules) };
+    loom.max_duration = limit();
+    // How often the limit is looked at.
+    loom.checkpoint_interval = 500;
+    announce_failures();
+    RUNNING.set(Some((name.to_owned(), Arc::clone(&schedules))));
     let counted = Arc::clone(&schedules);
     loom.check(move || {
         counted.fetch_add(1, Ordering::Relaxed);
         body();
     });
-    drop(failure);
-    Explored { schedules: schedules.load(Ordering::Relaxed), time: start.elapsed() }
+    RUNNING.set(None);
+    let time = start.elapsed();
+    let finished = limit().is_none_or(|limit| time < limit);
+    Explored { schedules: schedules.load(Ordering::Relaxed), time, finished }
 }
 
-/// Says where it was when a model fails.
-struct Failure {
-    name: String,
-    schedules: Arc<AtomicUsize>,
+/// `JIT_ARENA_SECONDS`: when to give up on a model, for finding bounds.
+fn limit() -> Option<Duration> {
+    std::env::var("JIT_ARENA_SECONDS").ok()?.parse().ok().map(Duration::from_secs)
 }
 
-impl Drop for Failure {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let schedules = self.schedules.load(Ordering::Relaxed);
-            eprintln!("model {} failed in schedule {schedules}", self.name);
-        }
-    }
+std::thread_local! {
+    /// The model that this thread explores, and how far it has come.
+    static RUNNING: RefCell<Option<(String, Arc<AtomicUsize>)>> = const { RefCell::new(None) };
+}
+
+/// Makes a failing model say which it is and in which schedule it failed: in
+/// the panic itself, since loom's own unwinding often ends in an abort.
+fn announce_failures() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if let Some((name, schedules)) = RUNNING.take() {
+                eprintln!("model {name} failed in schedule {}", schedules.load(Ordering::Relaxed));
+            }
+            before(info);
+        }));
+    });
 }

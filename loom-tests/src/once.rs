@@ -13,5 +13,5 @@ pub use std::thread;
 pub fn explore(_name: &str, _bounds: Bounds, body: fn()) -> Explored {
     let start = Instant::now();
     body();
-    Explored { schedules: 1, time: start.elapsed() }
+    Explored { schedules: 1, time: start.elapsed(), finished: true }
 }

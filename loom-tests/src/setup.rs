@@ -15,10 +15,12 @@ pub struct Setup {
     pub machine: Arc<Machine>,
     /// The arena.
     pub arena: Arena,
+    /// Bytes mapped by an arena at rest.
+    mapped: usize,
 }
 
 /// Length of the code that models install: with its header, one granule.
-pub const CODE: usize = 40;
+pub(crate) const CODE: usize = 40;
 
 impl Setup {
     /// An arena of one code page under a strategy.
@@ -47,7 +49,8 @@ impl Setup {
             .strategy(strategy)
             .build_on(platform)
             .expect("the simulated machine has what every strategy needs");
-        Self { machine, arena }
+        let mapped = machine.mapped();
+        Self { machine, arena, mapped }
     }
 
     /// Attaches the calling thread.
@@ -85,6 +88,8 @@ impl Setup {
         if let Err(broken) = self.arena.verify() {
             panic!("{broken}");
         }
+        assert_eq!(self.machine.mapped(), self.mapped, "[W1] a window was left mapped");
+        assert!(!self.machine.rights().may_write(), "[W2] a scope left its rights open");
     }
 }
 
@@ -93,7 +98,7 @@ impl Setup {
 /// # Panics
 ///
 /// If there is no room.
-pub fn install(thread: &mut ThreadHandle, id: u64) -> Executor {
+pub(crate) fn install(thread: &mut ThreadHandle, id: u64) -> Executor {
     let mut code = [0x90; CODE];
     code[..8].copy_from_slice(&id.to_le_bytes());
     thread.install(&code, &[]).expect("there is room")

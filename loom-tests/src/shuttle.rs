@@ -26,7 +26,7 @@ pub fn explore(name: &str, _bounds: Bounds, body: fn()) -> Explored {
     let start = Instant::now();
     if let Ok(schedule) = std::env::var("JIT_ARENA_REPLAY") {
         shuttle::replay(body, &schedule);
-        return Explored { schedules: 1, time: start.elapsed() };
+        return Explored { schedules: 1, time: start.elapsed(), finished: true };
     }
     let count = std::env::var("JIT_ARENA_SCHEDULES")
         .ok()
@@ -52,5 +52,5 @@ pub fn explore(name: &str, _bounds: Bounds, body: fn()) -> Explored {
         eprintln!("model {name} failed in schedule {}", schedules.load(Ordering::Relaxed));
         panic::resume_unwind(failure);
     }
-    Explored { schedules: schedules.load(Ordering::Relaxed), time: start.elapsed() }
+    Explored { schedules: schedules.load(Ordering::Relaxed), time: start.elapsed(), finished: true }
 }

@@ -29,6 +29,28 @@ macro_rules! models {
 }
 
 models! {
+    claims_on_one_page
+    claims_on_one_page_mprotect
+    installs_on_one_page
+    page_return_races_claim
     publish_load_call
-    slot_install_and_replace
+    publish_load_call_transient
+    publish_load_call_mprotect
+    publish_load_call_map_jit
+    publish_load_call_single_pkey
+    slot_two_writers_one_caller
+    last_drop_races_pin
+    last_drop_races_pin_mprotect
+    orphan_races_pin
+    reuse_races_pin
+    reuse_races_pin_transient
+    reuse_races_park
+    reuse_races_safepoint
+    two_recyclers
+    scopes_on_one_page
+    scopes_on_one_page_transient
+    scopes_on_one_page_map_jit
+    scopes_on_one_page_mprotect
+    birth_inside_a_scope
+    birth_inside_a_scope_single_pkey
 }

@@ -178,8 +178,8 @@ impl Pages {
         self.claim_anywhere(need, want)
     }
 
-    /// Looks at every page, before the region counts as exhausted: a search may
-    /// miss a page that another thread is just filing, `[P4]`.
+    /// Looks at every page, before the region counts as exhausted: the index
+    /// may hide a hole while somebody is on the way to file it, `[P4]`.
     #[cold]
     fn claim_anywhere(&self, need: usize, want: usize) -> Option<Run> {
         (0..self.count).find_map(|number| self.claim_on(number, need, want))

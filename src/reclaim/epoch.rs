@@ -36,7 +36,9 @@ impl Local {
     }
 
     /// Whether a pin of this thread is alive.
+    #[cfg(test)]
     #[inline]
+    #[cfg(test)]
     pub(crate) fn is_pinned(&self) -> bool {
         self.0.is_pinned()
     }

@@ -7,11 +7,13 @@
 //! Some memory is always free: holes that fit nothing just now. Giving those
 //! back only to commit them again would cost two system calls and page faults
 //! a time. How much that is depends on the workload, so the watermark learns
-//! it, as a part of what is committed, the *slack*: each commit that happens
-//! although more than the slack is free raises it, and it fades as executors
-//! are recycled. A program that shrinks gives back at once; one that stays as
-//! it is soon gives back next to nothing; one that grows teaches nothing,
-//! because it has no holes to spare.
+//! it, as a part of what is committed, the *slack*, which fades as executors
+//! are recycled. Two things raise it: a commit although more than the slack is
+//! free (the holes do not fit), by all of the commit; and a commit of what was
+//! given back before (the program comes and goes), by a part of it. So a
+//! program that shrinks gives back at once; one that stays as it is, or goes up
+//! and down in even waves, soon gives back next to nothing; one that just grows
+//! teaches nothing.
 
 use crate::page::bitmap;
 use crate::stats;
@@ -24,8 +26,14 @@ const PARTS: usize = 1 << 20;
 /// The least slack.
 const LEAST: usize = PARTS / 32;
 
+/// The most that can be learnt above it.
+const MOST: usize = PARTS / 2;
+
 /// Of the slack above the least, the part that fades with each round.
-const FADING: usize = 64;
+const FADING: usize = 128;
+
+/// Of what is committed again, the part that is learnt.
+const AGAIN: usize = 8;
 
 /// A round: the part of the committed bytes that is recycled meanwhile.
 const ROUND: usize = 8;
@@ -36,6 +44,8 @@ const ROUND: usize = 8;
 pub(crate) struct Watermark {
     /// Parts above the least.
     learnt: Tally,
+    /// Bytes given back and not committed again since.
+    owed: Tally,
     /// Bytes recycled in this round.
     recycled: Tally,
 }
@@ -49,10 +59,18 @@ impl Watermark {
 
     /// Notes that `new` bytes were committed while `free` others were free.
     pub(crate) fn committed(&self, new: usize, free: usize, committed: usize) {
-        if free > self.slack(committed) {
-            let parts = (new as u128 * PARTS as u128 / committed.max(1) as u128) as u64;
-            self.learnt.fetch_add(parts, Ordering::Relaxed);
-        }
+        let owed = self.owed.load(Ordering::Relaxed);
+        let again = owed.min(new as u64);
+        self.owed.fetch_sub(again, Ordering::Relaxed);
+        let lesson = if free > self.slack(committed) { new } else { again as usize / AGAIN };
+        let parts = lesson as u128 * PARTS as u128 / committed.max(1) as u128;
+        let learnt = self.learnt.load(Ordering::Relaxed) + parts as u64;
+        self.learnt.store(learnt.min(MOST as u64), Ordering::Relaxed);
+    }
+
+    /// Notes that `bytes` went back.
+    fn gave_back(&self, bytes: usize) {
+        self.owed.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Notes that `bytes` were recycled.
@@ -74,7 +92,8 @@ pub(crate) fn after_lot(thread: &ThreadState, recycled: usize) {
     shared.watermark.recycled(recycled, committed);
     let free = shared.free_bytes();
     let keep = shared.watermark.slack(committed).max(shared.config.keep_free);
-    if free <= keep + keep / 4 {
+    // Saturating: a client may ask to keep everything.
+    if free <= keep.saturating_add(keep / 4) {
         // Too little to be worth the calls.
         return;
     }
@@ -93,6 +112,7 @@ pub(crate) fn after_lot(thread: &ThreadState, recycled: usize) {
             }
         }
     }
+    shared.watermark.gave_back(trimmed);
     stats::add(&thread.tallies().trimmed, trimmed);
 }
 

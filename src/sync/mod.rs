@@ -5,7 +5,7 @@
 //! `loom` under `--cfg jit_arena_loom`, `shuttle` under
 //! `--cfg jit_arena_shuttle`. The three files export the same names.
 //!
-//! [`ghost`] and [`mutant`] hold what exists for checking only.
+//! `ghost`, `mutant` and `weaken` hold what exists for checking only.
 
 #[cfg(all(jit_arena_loom, jit_arena_shuttle))]
 compile_error!("jit_arena_loom and jit_arena_shuttle exclude each other");
@@ -22,7 +22,14 @@ mod imp;
 
 #[cfg(any(test, feature = "model", jit_arena_eager))]
 pub(crate) mod ghost;
+#[cfg(any(test, feature = "model", jit_arena_eager))]
 mod mutant;
+#[cfg(jit_arena_mutants)]
+pub(crate) mod weaken;
 
+// What is named here takes the place of what the glob would bring.
 pub(crate) use imp::*;
+#[cfg(any(test, feature = "model", jit_arena_eager))]
 pub(crate) use mutant::mutant;
+#[cfg(jit_arena_mutants)]
+pub(crate) use weaken::{AtomicPtr, AtomicU64, AtomicUsize, fence, zeroed_words};

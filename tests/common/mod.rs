@@ -101,6 +101,12 @@ pub(crate) fn requires(capability: &str) -> bool {
     list.split(',').any(|item| item == capability)
 }
 
+/// Whether this is a sanitizer's build: those reserve terabytes of address space
+/// and map memory whenever they like.
+pub(crate) fn is_sanitized() -> bool {
+    maps::all().iter().map(|mapping| mapping.range.len()).sum::<usize>() > 1 << 40
+}
+
 /// Says that a test, or a part of one, did not run.
 pub(crate) fn not_run(why: &str) {
     let thread = std::thread::current();
@@ -147,7 +153,7 @@ pub(crate) struct Barrier {
 }
 
 /// Far more than any thread here takes, emulated machines included.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 impl Barrier {
     pub(crate) fn new(threads: usize) -> Self {

@@ -1,6 +1,6 @@
 //! Who protects what: pins as moments, runs as names.
 
-use super::{Id, Oracle, State, ThreadKey};
+use super::{Id, Oracle, ThreadKey};
 
 /// Names a guard.
 pub type GuardKey = u32;
@@ -164,7 +164,6 @@ impl Oracle {
     /// Dropped executors of the arena that something protects.
     #[must_use]
     pub fn protected(&self, arena: usize) -> usize {
-        let retired = |state| matches!(state, State::Retired { .. });
-        self.blocks.values().filter(|it| it.arena == arena && retired(it.state)).count()
+        self.retired.iter().filter(|id| self.blocks[id].arena == arena).count()
     }
 }

@@ -2,8 +2,9 @@
 
 use super::{MAX_DEPTH, MAX_GUARDS, World};
 use crate::code;
-use crate::ops::Pick;
+use crate::ops::{Pick, Way};
 use crate::oracle::Id;
+use crate::sizes::Length;
 
 use jit_arena::{Entry, SlotError};
 
@@ -53,6 +54,26 @@ impl World {
         }
         if let Some((id, executor)) = self.executors.last() {
             self.oracle.check_executor(*id, executor);
+        }
+    }
+
+    /// What a runtime does when it compiles something anew.
+    pub(super) fn turn(&mut self, thread: Pick, slot: Pick, seed: u8) {
+        let before = self.executors.len();
+        self.install(thread, Length::Small(seed), Length::Small(0), seed);
+        let Some(newest) = self.executors.len().checked_sub(1).filter(|&at| at >= before) else {
+            return;
+        };
+        let foreign_slot = slot.of(self.slots.len()).is_none_or(|slot| {
+            self.oracle.block(self.executors[newest].0).arena != self.slots[slot].0
+        });
+        if foreign_slot {
+            return;
+        }
+        self.executors.swap(0, newest);
+        self.replace(slot, Pick(0));
+        if self.executors.len() > before {
+            self.drop_executor(self.executors.len() - 1, Way::Here);
         }
     }
 

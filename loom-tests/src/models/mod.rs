@@ -12,5 +12,12 @@ pub fn all() -> impl Iterator<Item = &'static Model> {
     [claim::MODELS, publish::MODELS, reclaim::MODELS, scope::MODELS].into_iter().flatten()
 }
 
-pub(crate) use crate::setup::{Setup, install};
+pub(crate) use crate::setup::{CODE, Setup, install};
 pub(crate) use crate::{Bounds, Model as M};
+
+/// All models, those first that take the fewest schedules.
+pub fn by_cost() -> impl Iterator<Item = &'static Model> {
+    let mut models: Vec<_> = all().collect();
+    models.sort_by_key(|model| model.eager.least);
+    models.into_iter()
+}

@@ -10,18 +10,58 @@ pub(super) const MODELS: &[M] = &[
     M {
         name: "publish_load_call",
         checks: &["X1", "X2", "W1", "W2"],
-        eager: Bounds { preemptions: 2, least: 2 },
-        epoch: Some(Bounds { preemptions: 1, least: 2 }),
+        eager: Bounds { preemptions: 5, least: 400 },
+        epoch: Some(Bounds { preemptions: 2, least: 80 }),
         body: || publish_load_call(Strategy::DualPkey),
     },
     M {
-        name: "slot_install_and_replace",
-        checks: &["X1", "E1", "D1"],
-        eager: Bounds { preemptions: 2, least: 2 },
+        name: "publish_load_call_transient",
+        checks: &["X1", "X2", "W1", "W2"],
+        eager: Bounds { preemptions: 5, least: 400 },
         epoch: None,
-        body: slot_install_and_replace,
+        body: || publish_load_call(Strategy::DualTransient),
+    },
+    M {
+        name: "publish_load_call_mprotect",
+        checks: &["X1", "X2", "W1", "W2", "W3"],
+        eager: Bounds { preemptions: 5, least: 400 },
+        epoch: None,
+        body: || publish_load_call(Strategy::Mprotect),
+    },
+    M {
+        name: "publish_load_call_map_jit",
+        checks: &["X1", "X2", "W1", "W2"],
+        eager: Bounds { preemptions: 5, least: 400 },
+        epoch: None,
+        body: || publish_load_call(Strategy::MapJit),
+    },
+    M {
+        name: "publish_load_call_single_pkey",
+        checks: &["X1", "X2", "W2"],
+        eager: Bounds { preemptions: 5, least: 400 },
+        epoch: None,
+        body: || publish_load_call(Strategy::SinglePkey),
+    },
+    M {
+        name: "slot_two_writers_one_caller",
+        checks: &["X1", "E1", "D1"],
+        eager: Bounds { preemptions: 2, least: 2000 },
+        epoch: Some(Bounds { preemptions: 1, least: 4000 }),
+        body: slot_two_writers_one_caller,
     },
 ];
+
+/// Runs what is in the slot, which is one of `known` if anything; twice, so
+/// that it cannot have changed under the guard.
+pub(super) fn call(setup: &Setup, slot: &Slot, known: &[u64]) {
+    let thread = setup.attach();
+    let guard = thread.pin();
+    if let Some(entry) = slot.load(&guard) {
+        let id = setup.run(entry.addr());
+        assert!(known.contains(&id), "ran {id:#x}, not one of {known:x?}");
+        assert_eq!(setup.run(entry.addr()), id, "what a guard protects has changed");
+    }
+}
 
 /// Bump, write, publish, put into a slot; load and call.
 fn publish_load_call(strategy: Strategy) {
@@ -40,41 +80,28 @@ fn publish_load_call(strategy: Strategy) {
     setup.verify();
 }
 
-/// Loads what is in the slot and runs it, as one of `known`.
-fn call(setup: &Setup, slot: &Slot, known: &[u64]) {
-    let thread = setup.attach();
-    let guard = thread.pin();
-    if let Some(entry) = slot.load(&guard) {
-        let id = setup.run(entry.addr());
-        assert!(known.contains(&id), "ran {id:#x}");
-    }
-}
-
 /// Two threads put code into one slot while a third calls what is there.
-fn slot_install_and_replace() {
+fn slot_two_writers_one_caller() {
     let setup = Setup::new(Strategy::DualPkey);
     let slot = Arc::new(setup.arena.slot());
+    let mut thread = setup.attach();
+    let (first, second) = (install(&mut thread, 1), install(&mut thread, 2));
     let writer = {
         let slot = Arc::clone(&slot);
-        setup.spawn(move |setup| {
-            let mut thread = setup.attach();
-            let executor = install(&mut thread, 2);
-            drop(slot.replace(executor).expect("of this arena"));
-        })
+        setup.spawn(move |_| drop(slot.replace(second).expect("of this arena")))
     };
     let caller = {
         let slot = Arc::clone(&slot);
         setup.spawn(move |setup| call(setup, &slot, &[1, 2]))
     };
-    let mut thread = setup.attach();
-    let executor = install(&mut thread, 1);
-    drop(slot.install(executor));
+    drop(slot.install(first));
+    thread.collect();
     writer.join().unwrap();
     caller.join().unwrap();
-    call(&setup, &slot, &[1, 2]);
     drop(slot.invalidate());
+    thread.collect();
     drop(thread);
     setup.verify();
     let stats = setup.arena.stats();
-    assert_eq!((stats.installs, stats.retires), (2, 2));
+    assert_eq!((stats.installs, stats.retires, stats.recycles), (2, 2, 2));
 }

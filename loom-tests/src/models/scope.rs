@@ -1,2 +1,117 @@
-use super::M;
-pub(super) const MODELS: &[M] = &[];
+//! Who may write, and when.
+
+use jit_arena::platform::model::spawn;
+use jit_arena::{CodeLayout, Strategy};
+
+use super::{Bounds, M, Setup, install};
+
+pub(super) const MODELS: &[M] = &[
+    M {
+        name: "scopes_on_one_page",
+        checks: &["W1", "W2", "B1", "X2"],
+        eager: Bounds { preemptions: 5, least: 50 },
+        epoch: None,
+        body: || scopes_on_one_page(Strategy::DualPkey),
+    },
+    M {
+        name: "scopes_on_one_page_transient",
+        checks: &["W1", "W2", "B1", "X2"],
+        eager: Bounds { preemptions: 5, least: 50 },
+        epoch: None,
+        body: || scopes_on_one_page(Strategy::DualTransient),
+    },
+    M {
+        name: "scopes_on_one_page_map_jit",
+        checks: &["W1", "W2", "B1", "X2"],
+        eager: Bounds { preemptions: 5, least: 50 },
+        epoch: None,
+        body: || scopes_on_one_page(Strategy::MapJit),
+    },
+    M {
+        name: "scopes_on_one_page_mprotect",
+        checks: &["W1", "W2", "W3", "B1"],
+        eager: Bounds { preemptions: 1, least: 1500 },
+        epoch: None,
+        body: || scopes_on_one_page(Strategy::Mprotect),
+    },
+    M {
+        name: "birth_inside_a_scope",
+        checks: &["W1", "W2"],
+        eager: Bounds { preemptions: 5, least: 1 },
+        epoch: None,
+        body: || birth_inside_a_scope(Strategy::DualPkey),
+    },
+    M {
+        name: "birth_inside_a_scope_single_pkey",
+        checks: &["W2"],
+        eager: Bounds { preemptions: 5, least: 1 },
+        epoch: None,
+        body: || birth_inside_a_scope(Strategy::SinglePkey),
+    },
+];
+
+/// A thread writes on a page while another runs what lies beside it, and
+/// writes there too.
+fn scopes_on_one_page(strategy: Strategy) {
+    // Room for a system page of each.
+    let setup = Setup::with(strategy, 4 * 4096, 1);
+    let mut thread = setup.attach();
+    let neighbour = install(&mut thread, 1);
+    let other = setup.spawn(move |setup| {
+        let mut thread = setup.attach();
+        {
+            let _guard = thread.pin();
+            assert_eq!(setup.run(neighbour.addr()), 1);
+        }
+        let executor = install(&mut thread, 2);
+        assert!(!setup.machine.rights().may_write(), "[W2] a scope left its rights open");
+        let _guard = thread.pin();
+        assert_eq!(setup.run(neighbour.addr()), 1);
+        assert_eq!(setup.run(executor.addr()), 2);
+        (neighbour, executor)
+    });
+    let executor = install(&mut thread, 3);
+    assert!(!setup.machine.rights().may_write(), "[W2] a scope left its rights open");
+    {
+        let _guard = thread.pin();
+        assert_eq!(setup.run(executor.addr()), 3);
+    }
+    let theirs = other.join().unwrap();
+    setup.verify();
+    drop(theirs);
+}
+
+/// A thread is born inside a write scope, inherits its rights, and attaches.
+fn birth_inside_a_scope(strategy: Strategy) {
+    let setup = Setup::new(strategy);
+    let mut thread = setup.attach();
+    let executor = install(&mut thread, 1);
+    let addr = executor.addr();
+    let mut reservation = thread.reserve(CodeLayout::new(40)).unwrap();
+    let mut scope = thread.write();
+    scope.write_at(&mut reservation, 0, &2_u64.to_le_bytes()).unwrap();
+    assert!(setup.machine.rights().may_write());
+    let born = {
+        let child = setup.clone();
+        spawn(&setup.machine, move || {
+            assert!(child.machine.rights().may_write(), "rights are inherited");
+            let thread = child.attach();
+            assert!(
+                !child.machine.rights().may_write(),
+                "[W2] attaching closes what was inherited"
+            );
+            let _guard = thread.pin();
+            assert_eq!(child.machine.fetch(addr), 1);
+        })
+    };
+    scope.write_at(&mut reservation, 8, &3_u64.to_le_bytes()).unwrap();
+    drop(scope);
+    let second = thread.publish(reservation).unwrap();
+    born.join().unwrap();
+    {
+        let _guard = thread.pin();
+        assert_eq!(setup.machine.fetch(second.addr()), 2);
+    }
+    setup.verify();
+    drop((executor, second));
+}

@@ -1,6 +1,7 @@
 //! The machine's system calls and instructions: [`Platform`] for [`Machine`].
 
 use super::*;
+use crate::sync::mutant;
 
 fn refuse<T>(call: &'static str, bytes: usize, errno: i32) -> OsResult<T> {
     Err(OsError { call, bytes, errno })
@@ -104,6 +105,9 @@ unsafe impl Platform for Machine {
     unsafe fn unmap(&self, addr: usize, len: usize) -> OsResult<()> {
         self.step(Call::Unmap(addr, len), |step| {
             step.whole_pages(addr, len);
+            if mutant("window-stays-mapped") {
+                return Ok(());
+            }
             step.state.pages.take(addr, len);
             step.change_entries(addr, len);
             step.state.pages.forget(addr, len);
@@ -121,6 +125,9 @@ unsafe impl Platform for Machine {
     ) -> OsResult<()> {
         self.step(Call::Protect(addr, len, access, key), |step| {
             step.whole_pages(addr, len);
+            if access == Access::ReadExecute && mutant("window-stays-writable") {
+                return Ok(());
+            }
             if let Some(Key(key)) = key
                 && step.state.keys & (1 << key) == 0
             {
@@ -166,7 +173,8 @@ unsafe impl Platform for Machine {
             step.whole_pages(addr, len);
             for at in (addr..addr + len).step_by(self.options.system_page) {
                 let mapping = step.mapping(at);
-                if matches!(mapping.access, Access::None | Access::ReadExecute) {
+                // Private pages can go without a right to write them.
+                if mapping.shared && matches!(mapping.access, Access::None | Access::ReadExecute) {
                     step.fault("cannot be discarded through a view that is not writable", at);
                 }
                 step.fill_page(&mapping, at, 0, Some(false));
@@ -212,6 +220,9 @@ unsafe impl Platform for Machine {
 
     fn set_key_access(&self, key: Key, access: KeyAccess) {
         self.step(Call::SetKey(key, access), |step| {
+            if access == KeyAccess::Closed && mutant("key-stays-open") {
+                return;
+            }
             let rights = &mut step.state.threads[step.thread].rights;
             rights.set_key(key, access);
             step.check_all();
@@ -220,6 +231,9 @@ unsafe impl Platform for Machine {
 
     fn set_jit_writable(&self, writable: bool) {
         self.step(Call::SetJitWritable(writable), |step| {
+            if !writable && mutant("toggle-stays-writable") {
+                return;
+            }
             step.state.threads[step.thread].rights.set_jit_writable(writable);
             step.check_all();
         });
@@ -237,7 +251,9 @@ unsafe impl Platform for Machine {
             if !step.state.sync_registered {
                 return refuse("membarrier", 0, libc::EPERM);
             }
-            step.state.caches.synchronise();
+            if !mutant("cores-not-synchronised") {
+                step.state.caches.synchronise();
+            }
             Ok(())
         })
     }
@@ -254,6 +270,9 @@ unsafe impl Platform for Machine {
         self.step(Call::Traps(to, len), |step| {
             if !to.is_multiple_of(4) || !len.is_multiple_of(4) {
                 step.fault("does not begin or end a range of whole instructions", to);
+            }
+            if mutant("no-traps") {
+                return;
             }
             let page = self.options.system_page;
             let mut at = to;
@@ -295,6 +314,9 @@ unsafe impl Platform for Machine {
     }
 
     unsafe fn clean_data_cache(&self, addr: usize, len: usize) {
+        if mutant("data-cache-not-cleaned") {
+            return;
+        }
         self.step(Call::Clean(addr, len), |step| {
             step.granules(addr, len, |step, mapping, at, _| {
                 if !step.rights().effective(&mapping).read {
@@ -316,7 +338,9 @@ unsafe impl Platform for Machine {
                     step.fault("is invalidated by an address that nothing runs at", at);
                 }
             });
-            step.state.caches.invalidate(step.thread, addr, addr + len);
+            if !mutant("instruction-cache-not-invalidated") {
+                step.state.caches.invalidate(step.thread, addr, addr + len);
+            }
         });
     }
 }

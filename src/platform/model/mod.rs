@@ -219,6 +219,14 @@ impl Machine {
         word
     }
 
+    /// Whether running `addr` would trap, which is how dead code is left.
+    #[must_use]
+    pub fn is_trap(&self, addr: usize) -> bool {
+        // SAFETY: the simulated machine checks what a real one would rely on.
+        let word = unsafe { self.load_word(addr & !7) };
+        word.to_le_bytes()[addr % 8] == TRAP
+    }
+
     /// The calling thread's registers.
     #[must_use]
     pub fn rights(&self) -> ThreadRights {
@@ -387,9 +395,12 @@ impl Step<'_> {
         let mut watches = Watches { pool: &self.machine.watched, next: next_watch };
         pages.used(at, &mut watches);
         let offset = mapping.offset + (at - mapping.start);
-        if !memories[mapping.memory].frame(offset & !(page - 1), &mut watches).present {
-            self.fault("[M1] is not present: the write may find memory exhausted", at);
+        let frame = memories[mapping.memory].frame(offset & !(page - 1), &mut watches);
+        if mapping.shared && !frame.present {
+            // A file or shared memory that has run full answers with a signal.
+            self.fault("[P2] is not present: the write may find memory exhausted", at);
         }
+        frame.present = true;
     }
 
     fn write_granule(&mut self, mapping: &Mapping, at: usize, bytes: &[u8]) {
@@ -414,4 +425,12 @@ impl Step<'_> {
         frame.fill(byte, *generation, &mut watches);
         frame.present = present.unwrap_or(frame.present);
     }
+}
+
+/// Every weakening of an ordering that the program has passed so far, for the
+/// mutant runner.
+#[cfg(jit_arena_mutants)]
+#[must_use]
+pub fn weakenings() -> Vec<String> {
+    crate::sync::weaken::sites()
 }

@@ -36,7 +36,8 @@ impl ThreadRights {
 
     /// Whether the thread could write some code memory: one of the keys is
     /// open, or the toggle is.
-    pub(super) fn may_write(&self) -> bool {
+    #[must_use]
+    pub fn may_write(&self) -> bool {
         self.jit_writable || self.keys[1..].contains(&KeyAccess::Open)
     }
 

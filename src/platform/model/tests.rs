@@ -263,8 +263,8 @@ fn d3_running_traps_or_nothing_fails() {
 }
 
 #[test]
-fn m1_writes_need_memory_present() {
-    fails("[M1] is not present", || {
+fn p2_writes_need_memory_present() {
+    fails("[P2] is not present", || {
         let machine = Machine::new(Options::default());
         let (_, writable) = dual(&machine);
         write(&machine, writable + 3 * PAGE, &[7]);

@@ -1,0 +1,62 @@
+//! Where writing flips system pages, what is given up inside a write scope
+//! stays out of everybody's hands until the scope's windows have closed.
+
+mod common;
+
+use common::{constant, each_strategy};
+use jit_arena::CodeLayout;
+
+#[test]
+fn a_reservation_dropped_in_a_scope_is_not_reused_under_its_window() {
+    each_strategy(|arena| {
+        // As two threads would, so that one is in a scope while the other
+        // reclaims.
+        let (mut one, mut two) = (arena.attach().unwrap(), arena.attach().unwrap());
+        let mut outer = one.write();
+        let mut given_up = outer.reserve(CodeLayout::new(9000)).unwrap();
+        let mut kept = outer.reserve(CodeLayout::new(100)).unwrap();
+        outer.write_at(&mut given_up, 0, &[0x90; 9000]).unwrap();
+        outer.write_at(&mut kept, 0, &constant(7)).unwrap();
+        drop(given_up);
+        two.collect();
+        let mut reservation = two.reserve(CodeLayout::new(100)).unwrap();
+        let mut scope = two.write();
+        scope.write_at(&mut reservation, 0, &constant(8)).unwrap();
+        drop(outer);
+        scope.write_at(&mut reservation, 50, &[0x90; 50]).unwrap();
+        drop(scope);
+        let (seven, eight) = (one.publish(kept).unwrap(), two.publish(reservation).unwrap());
+        assert_eq!((common::call(&one, &seven), common::call(&two, &eight)), (7, 8));
+        arena.verify().unwrap();
+    });
+}
+
+#[test]
+fn what_shrinking_leaves_is_not_reused_under_its_window() {
+    each_strategy(|arena| {
+        let (mut one, mut two) = (arena.attach().unwrap(), arena.attach().unwrap());
+        let mut outer = one.write();
+        let mut shrunk = outer.reserve(CodeLayout::new(17_000)).unwrap();
+        let mut behind = outer.reserve(CodeLayout::new(100)).unwrap();
+        outer.write_at(&mut shrunk, 0, &constant(7)).unwrap();
+        outer.write_at(&mut behind, 0, &constant(9)).unwrap();
+        outer.shrink(&mut shrunk, 100, 0).unwrap();
+        two.collect();
+        let mut reservation = two.reserve(CodeLayout::new(100)).unwrap();
+        let mut scope = two.write();
+        scope.write_at(&mut reservation, 0, &constant(8)).unwrap();
+        drop(outer);
+        scope.write_at(&mut reservation, 50, &[0x90; 50]).unwrap();
+        drop(scope);
+        let made = [one.publish(shrunk).unwrap(), one.publish(behind).unwrap()];
+        let eight = two.publish(reservation).unwrap();
+        assert_eq!(made.each_ref().map(|it| common::call(&one, it)), [7, 9]);
+        assert_eq!(common::call(&two, &eight), 8);
+        drop((made, eight));
+        one.collect();
+        two.collect();
+        one.collect();
+        arena.verify().unwrap();
+        assert_eq!(arena.stats().committed_bytes, 0, "what was withheld came back");
+    });
+}
