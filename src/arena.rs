@@ -170,6 +170,7 @@ impl ArenaRef {
         unsafe { self.0.as_ref() }
     }
 
+    #[inline]
     pub(crate) fn pointer(&self) -> NonNull<Shared> {
         self.0
     }

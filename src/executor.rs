@@ -41,6 +41,7 @@ impl Executor {
 
     /// Address of the first instruction.
     #[must_use]
+    #[inline]
     pub fn addr(&self) -> usize {
         self.entry
     }
@@ -61,6 +62,7 @@ impl Executor {
     /// # }
     /// ```
     #[must_use]
+    #[inline]
     pub fn entry<'g>(&'g self, _guard: &'g Guard<'_>) -> Entry<'g> {
         // The borrow of the handle keeps the code alive; the guard keeps the
         // thread from opening a write scope meanwhile.
@@ -189,12 +191,14 @@ pub struct Entry<'g> {
 }
 
 impl Entry<'_> {
+    #[inline]
     pub(crate) fn new(addr: usize) -> Self {
         Self { addr, _guard: PhantomData }
     }
 
     /// The address.
     #[must_use]
+    #[inline]
     pub fn addr(self) -> usize {
         self.addr
     }
@@ -207,6 +211,7 @@ impl Entry<'_> {
     ///   convention and signature.
     /// - The function is not called after the guard is dropped.
     #[must_use]
+    #[inline]
     pub unsafe fn cast<F: Copy>(self) -> F {
         // SAFETY: the caller vouches for the function.
         unsafe { cast(self.addr) }
@@ -218,6 +223,7 @@ impl Entry<'_> {
 /// # Safety
 ///
 /// `F` is a function pointer type fit for the code at `addr`.
+#[inline]
 pub(crate) unsafe fn cast<F: Copy>(addr: usize) -> F {
     const { assert!(size_of::<F>() == size_of::<usize>(), "F must be a function pointer") };
     // SAFETY: of equal size; the caller vouches for the rest.

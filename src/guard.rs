@@ -26,11 +26,13 @@ pub struct Guard<'t> {
 }
 
 impl<'t> Guard<'t> {
+    #[inline]
     pub(crate) fn new(thread: &'t ThreadState) -> Self {
         thread.enter();
         Self { thread, mark: Cell::new(thread.mark()), _not_send: PhantomData }
     }
 
+    #[inline]
     pub(crate) fn is_of(&self, shared: &ArenaRef) -> bool {
         self.thread.is_of(shared.pointer())
     }
@@ -85,6 +87,7 @@ fn park<R>(thread: &ThreadState, own: usize, f: impl FnOnce() -> R) -> R {
 }
 
 impl Drop for Guard<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.thread.leave();
     }

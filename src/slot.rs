@@ -27,10 +27,12 @@ impl Slot {
     /// A guard of another arena cannot protect what is in this slot, so to it
     /// the slot reads as empty.
     #[must_use]
+    #[inline]
     pub fn load<'g>(&self, guard: &'g Guard<'_>) -> Option<Entry<'g>> {
         self.load_addr(guard).map(Entry::new)
     }
 
+    #[inline]
     pub(crate) fn load_addr(&self, guard: &Guard<'_>) -> Option<usize> {
         // Acquire [X1]: pairs with the Release of `install` and `replace`: who
         // sees the entry sees the code.

@@ -83,6 +83,7 @@ thread_local! {
 }
 
 impl ThreadState {
+    #[inline]
     pub(crate) fn shared(&self) -> &Shared {
         // SAFETY: the handle that owns this state owns an arena handle.
         unsafe { self.shared.as_ref() }
@@ -101,6 +102,7 @@ impl ThreadState {
         self.id
     }
 
+    #[inline]
     pub(crate) fn is_of(&self, shared: NonNull<Shared>) -> bool {
         self.shared == shared
     }
@@ -128,6 +130,7 @@ impl ThreadState {
     }
 
     /// Joins the epoch, if this is the outermost guard.
+    #[inline]
     pub(crate) fn enter(&self) {
         if self.pins.get() == 0 {
             self.set_pin(Some(self.local.pin()));
@@ -136,6 +139,7 @@ impl ThreadState {
     }
 
     /// Leaves the epoch, if this was the last guard.
+    #[inline]
     pub(crate) fn leave(&self) {
         self.pins.set(self.pins.get() - 1);
         if self.pins.get() == 0 {
@@ -149,6 +153,7 @@ impl ThreadState {
     }
 
     /// Replaces the pin; the old one ends after the new one has begun.
+    #[inline]
     pub(crate) fn set_pin(&self, pin: Option<Pin>) {
         // SAFETY: the cell is this thread's, and no reference into it outlives
         // a statement of this file.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_queue::ArrayQueue;
 use hdrhistogram::Histogram;
 
-use crate::rival::{Rival, RivalThread, Usage};
+use crate::rival::{self, NotHere, Rival, RivalThread, Room, Usage, Visit};
 use crate::workload::{self, Churn};
 
 /// What a crew is to be.
@@ -352,6 +352,77 @@ impl<R: Rival> Drop for Hand<R> {
                 self.thread.free(code);
             }
         }
+    }
+}
+
+/// The crews of a race, with the replacements that fill one round of each.
+struct Starters {
+    plan: Plan,
+    millis: f64,
+    crews: Vec<(Crew, usize)>,
+    missing: Vec<(String, String)>,
+}
+
+impl Visit for Starters {
+    fn rival<R: Rival + Clone>(&mut self, rival: R) {
+        if !rival.name().starts_with("probe") {
+            if let Err(what) = check(&rival, 64, 20_000) {
+                // What it costs to hand out memory twice is of no interest.
+                return self.missing(&rival.name(), NotHere(format!("unsound: {what}")));
+            }
+        }
+        let crew = Crew::new(rival, self.plan);
+        let trial = crew.churn(1000 * self.plan.threads);
+        let ops = (self.millis * 1e6 / trial.wall_ns()).clamp(100.0, 1e7) as usize;
+        // Into the steady state.
+        crew.churn((4 * self.plan.live).min(50 * ops));
+        self.crews.push((crew, ops));
+    }
+
+    fn missing(&mut self, name: &str, why: NotHere) {
+        self.missing.push((name.to_owned(), why.to_string()));
+    }
+}
+
+/// Rounds of several rivals, the n-th of each right after each other.
+#[derive(Debug, Default)]
+pub struct Race {
+    /// Name and rounds.
+    pub rounds: Vec<(String, Vec<Round>)>,
+    /// Names of those that could not run, and why.
+    pub missing: Vec<(String, String)>,
+}
+
+impl Race {
+    /// Has `rivals` churn by `plan`, for `rounds` rounds of about `millis`.
+    #[must_use]
+    pub fn run(rivals: &[&str], plan: Plan, rounds: usize, millis: f64) -> Self {
+        let mut starters = Starters { plan, millis, crews: Vec::new(), missing: Vec::new() };
+        let bytes = (plan.live as f64 * workload::MEAN) as usize;
+        for name in rivals {
+            rival::visit(name, Room { bytes, threads: plan.threads }, &mut starters);
+        }
+        let mut race = Self { missing: starters.missing, ..Self::default() };
+        race.rounds.extend(starters.crews.iter().map(|it| (it.0.name().to_owned(), Vec::new())));
+        for _ in 0..rounds {
+            for ((crew, ops), (_, mine)) in starters.crews.iter().zip(&mut race.rounds) {
+                mine.push(crew.churn(*ops));
+            }
+        }
+        race
+    }
+
+    /// The rounds of `name`, if it ran.
+    #[must_use]
+    pub fn of(&self, name: &str) -> Option<&[Round]> {
+        self.rounds.iter().find(|it| it.0 == name).map(|it| it.1.as_slice())
+    }
+
+    /// Median over the rounds of `what` of one rival ÷ that of another.
+    #[must_use]
+    pub fn ratio(&self, one: &str, other: &str, what: impl Fn(&Round) -> f64) -> Option<f64> {
+        let pairs = self.of(one)?.iter().zip(self.of(other)?);
+        Some(median(pairs.map(|(one, other)| what(one) / what(other))))
     }
 }
 

@@ -68,7 +68,7 @@ impl Churn {
             self.at = 0;
         }
         let from = self.at;
-        self.at = (from + count).min(self.ops.len());
+        self.at = from.saturating_add(count).min(self.ops.len());
         &self.ops[from..self.at]
     }
 }

@@ -4,6 +4,9 @@ use std::fmt;
 
 pub mod alias;
 pub mod arena;
+#[cfg(feature = "asmjit")]
+pub mod asmjit;
+pub mod cranelift;
 pub mod flip;
 pub mod jit_allocator;
 pub mod mapping;
@@ -96,6 +99,8 @@ pub const ALL: &[&str] = &[
     "alias",
     "flip",
     "mapping",
+    "cranelift",
+    "asmjit",
 ];
 
 /// How much a rival is to hold.
@@ -123,6 +128,13 @@ pub fn visit(name: &str, room: Room, visit: &mut impl Visit) {
         "flip" => show(name, flip::Flip::new(live), visit),
         "alias" => show(name, alias::Alias::new(live), visit),
         "talc-rwx" => show(name, rwx::TalcRwx::new(live), visit),
+        "cranelift" => show(name, Ok(cranelift::Cranelift::default()), visit),
+        #[cfg(feature = "asmjit")]
+        "asmjit" => show(name, asmjit::AsmJit::new(), visit),
+        #[cfg(not(feature = "asmjit"))]
+        "asmjit" => {
+            visit.missing(name, NotHere("built without the feature `asmjit`".to_owned()));
+        }
         "jit-allocator" => show(name, Ok(jit_allocator::Port::new()), visit),
         _ => show(name, arena::Ours::new(name, live), visit),
     }
