@@ -45,6 +45,7 @@ models! {
     orphan_races_pin
     reuse_races_pin
     reuse_races_pin_transient
+    reuse_races_pin_map_jit
     reuse_races_park
     reuse_races_safepoint
     two_recyclers

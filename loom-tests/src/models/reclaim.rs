@@ -44,6 +44,13 @@ pub(super) const MODELS: &[M] = &[
         body: || reuse_races_pin(Strategy::DualTransient),
     },
     M {
+        name: "reuse_races_pin_map_jit",
+        checks: &["E1", "D3", "X1", "X2", "B1"],
+        eager: Bounds { preemptions: 2, least: 300 },
+        epoch: None,
+        body: || reuse_races_pin(Strategy::MapJit),
+    },
+    M {
         name: "reuse_races_park",
         checks: &["E2", "D3", "X2"],
         eager: Bounds { preemptions: 3, least: 1200 },
