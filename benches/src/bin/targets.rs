@@ -361,7 +361,9 @@ impl Bench {
             }
             (cpu_time() - start).as_nanos() as f64
         };
-        (run(&packed_functions), run(&apart_functions));
+        // Warm, both of them.
+        run(&packed_functions);
+        run(&apart_functions);
         let ratios = (0..self.rounds()).map(|_| run(&apart_functions) / run(&packed_functions));
         let ratio = median(ratios.collect::<Vec<_>>());
         self.tell(8, &format!("one a page / packed, {count} functions, whole bodies"), ratio);
