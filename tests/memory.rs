@@ -157,7 +157,7 @@ fn keep_free_is_kept_for_the_next_installs() {
 }
 
 #[test]
-fn pages_go_back_while_their_code_page_lives_on() {
+fn p3_pages_go_back_while_their_code_page_lives_on() {
     each_strategy(|arena| {
         let mut thread = arena.attach().unwrap();
         let mut all: Vec<_> =

@@ -31,6 +31,7 @@ macro_rules! models {
 models! {
     claims_on_one_page
     claims_on_one_page_mprotect
+    claims_on_many_pages
     installs_on_one_page
     page_return_races_claim
     publish_load_call

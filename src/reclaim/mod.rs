@@ -23,7 +23,8 @@ pub(crate) mod trim;
 
 #[cfg(any(test, jit_arena_eager))]
 pub(crate) mod eager;
-#[cfg(any(test, not(jit_arena_eager)))]
+// Its tests under loom need crossbeam-epoch on loom's atomics.
+#[cfg(any(not(jit_arena_eager), all(test, any(not(jit_arena_loom), crossbeam_loom))))]
 pub(crate) mod epoch;
 
 #[cfg(jit_arena_eager)]

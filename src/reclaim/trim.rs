@@ -10,7 +10,7 @@
 //! it, as a part of what is committed, the *slack*, which fades as executors
 //! are recycled. Two things raise it: a commit although more than the slack is
 //! free (the holes do not fit), by all of the commit; and a commit of what was
-//! given back before (the program comes and goes), by a part of it. So a
+//! given back of late (the program comes and goes), by a part of it. So a
 //! program that shrinks gives back at once; one that stays as it is, or goes up
 //! and down in even waves, soon gives back next to nothing; one that just grows
 //! teaches nothing.
@@ -35,6 +35,9 @@ const FADING: usize = 128;
 /// Of what is committed again, the part that is learnt.
 const AGAIN: usize = 8;
 
+/// Of what was given back, the part that is forgotten with each round.
+const FORGETTING: u64 = 4;
+
 /// A round: the part of the committed bytes that is recycled meanwhile.
 const ROUND: usize = 8;
 
@@ -44,7 +47,7 @@ const ROUND: usize = 8;
 pub(crate) struct Watermark {
     /// Parts above the least.
     learnt: Tally,
-    /// Bytes given back and not committed again since.
+    /// Bytes given back of late and not committed again since.
     owed: Tally,
     /// Bytes recycled in this round.
     recycled: Tally,
@@ -80,6 +83,8 @@ impl Watermark {
             self.recycled.store(0, Ordering::Relaxed);
             let learnt = self.learnt.load(Ordering::Relaxed);
             self.learnt.store(learnt - learnt.div_ceil(FADING as u64), Ordering::Relaxed);
+            let owed = self.owed.load(Ordering::Relaxed);
+            self.owed.fetch_sub(owed.div_ceil(FORGETTING), Ordering::Relaxed);
         }
     }
 }

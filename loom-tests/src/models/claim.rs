@@ -8,28 +8,35 @@ pub(super) const MODELS: &[M] = &[
     M {
         name: "claims_on_one_page",
         checks: &["B1", "P1", "P2", "P4"],
-        eager: Bounds { preemptions: 0, least: 5000 },
+        eager: Bounds { preemptions: 1, least: 2000 },
         epoch: None,
         body: || claims_on_one_page(Strategy::DualPkey),
     },
     M {
         name: "claims_on_one_page_mprotect",
         checks: &["B1", "P1", "P2", "P4", "W3"],
-        eager: Bounds { preemptions: 0, least: 1500 },
+        eager: Bounds { preemptions: 2, least: 5000 },
         epoch: None,
         body: || claims_on_one_page(Strategy::Mprotect),
     },
     M {
+        name: "claims_on_many_pages",
+        checks: &["B1", "P2", "P4"],
+        eager: Bounds { preemptions: 1, least: 500 },
+        epoch: None,
+        body: claims_on_many_pages,
+    },
+    M {
         name: "installs_on_one_page",
         checks: &["B1", "P1", "P4", "X2"],
-        eager: Bounds { preemptions: 0, least: 2000 },
+        eager: Bounds { preemptions: 1, least: 1000 },
         epoch: None,
         body: installs_on_one_page,
     },
     M {
         name: "page_return_races_claim",
         checks: &["B1", "P2", "P3", "P4", "D3"],
-        eager: Bounds { preemptions: 1, least: 1000 },
+        eager: Bounds { preemptions: 3, least: 2500 },
         epoch: None,
         body: page_return_races_claim,
     },
@@ -46,6 +53,17 @@ fn reserve_and_write(setup: &Setup, id: u64) {
 /// Two threads take a claim each from the only page, write, and leave.
 fn claims_on_one_page(strategy: Strategy) {
     let setup = Setup::new(strategy);
+    let other = setup.spawn(|setup| reserve_and_write(setup, 2));
+    reserve_and_write(&setup, 1);
+    other.join().unwrap();
+    setup.verify();
+    assert_eq!(setup.arena.stats().claimed_bytes, 0);
+}
+
+/// The same with more pages than one node of the index has children, each as
+/// long as a claim.
+fn claims_on_many_pages() {
+    let setup = Setup::with(Strategy::DualPkey, 4096, 9);
     let other = setup.spawn(|setup| reserve_and_write(setup, 2));
     reserve_and_write(&setup, 1);
     other.join().unwrap();

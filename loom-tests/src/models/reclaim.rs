@@ -11,57 +11,57 @@ pub(super) const MODELS: &[M] = &[
     M {
         name: "last_drop_races_pin",
         checks: &["E1", "D1", "D2", "D3"],
-        eager: Bounds { preemptions: 4, least: 5000 },
-        epoch: Some(Bounds { preemptions: 1, least: 20000 }),
+        eager: Bounds { preemptions: 5, least: 5000 },
+        epoch: Some(Bounds { preemptions: 1, least: 5000 }),
         body: || last_drop_races_pin(Strategy::DualPkey),
     },
     M {
         name: "last_drop_races_pin_mprotect",
         checks: &["E1", "D1", "D2", "D3", "W3"],
-        eager: Bounds { preemptions: 4, least: 5000 },
+        eager: Bounds { preemptions: 5, least: 5000 },
         epoch: None,
         body: || last_drop_races_pin(Strategy::Mprotect),
     },
     M {
         name: "orphan_races_pin",
         checks: &["E1", "D1", "D2", "D3"],
-        eager: Bounds { preemptions: 5, least: 50 },
-        epoch: Some(Bounds { preemptions: 2, least: 5 }),
+        eager: Bounds { preemptions: 3, least: 4000 },
+        epoch: Some(Bounds { preemptions: 0, least: 2 }),
         body: orphan_races_pin,
     },
     M {
         name: "reuse_races_pin",
         checks: &["E1", "D3", "X1", "X2", "B1"],
-        eager: Bounds { preemptions: 3, least: 5000 },
-        epoch: Some(Bounds { preemptions: 0, least: 200 }),
+        eager: Bounds { preemptions: 3, least: 3000 },
+        epoch: Some(Bounds { preemptions: 0, least: 50 }),
         body: || reuse_races_pin(Strategy::DualPkey),
     },
     M {
         name: "reuse_races_pin_transient",
         checks: &["E1", "D3", "X1", "X2", "B1"],
-        eager: Bounds { preemptions: 3, least: 5000 },
+        eager: Bounds { preemptions: 3, least: 3000 },
         epoch: None,
         body: || reuse_races_pin(Strategy::DualTransient),
     },
     M {
         name: "reuse_races_park",
         checks: &["E2", "D3", "X2"],
-        eager: Bounds { preemptions: 3, least: 2500 },
-        epoch: Some(Bounds { preemptions: 0, least: 50 }),
+        eager: Bounds { preemptions: 3, least: 1200 },
+        epoch: Some(Bounds { preemptions: 0, least: 20 }),
         body: || reuse_races_pause(Pause::Park),
     },
     M {
         name: "reuse_races_safepoint",
         checks: &["E2", "D3", "X2"],
-        eager: Bounds { preemptions: 3, least: 2500 },
+        eager: Bounds { preemptions: 3, least: 1200 },
         epoch: None,
         body: || reuse_races_pause(Pause::Safepoint),
     },
     M {
         name: "two_recyclers",
         checks: &["D1", "D3", "B1", "P1"],
-        eager: Bounds { preemptions: 1, least: 500 },
-        epoch: Some(Bounds { preemptions: 0, least: 500 }),
+        eager: Bounds { preemptions: 2, least: 2000 },
+        epoch: Some(Bounds { preemptions: 0, least: 100 }),
         body: two_recyclers,
     },
 ];
@@ -86,7 +86,8 @@ fn last_drop_races_pin(strategy: Strategy) {
     assert_eq!((stats.recycles, stats.committed_bytes), (1, 0));
 }
 
-/// The same with the drop on a thread that is not attached.
+/// The same with the drop on a thread that is not attached: its grace period
+/// begins when somebody adopts what it dropped.
 fn orphan_races_pin() {
     let setup = Setup::new(Strategy::DualPkey);
     let slot = Arc::new(setup.arena.slot());
@@ -96,14 +97,13 @@ fn orphan_races_pin() {
         let slot = Arc::clone(&slot);
         setup.spawn(move |_| drop(slot.invalidate()))
     };
-    {
-        let guard = thread.pin();
-        if let Some(entry) = slot.load(&guard) {
-            assert_eq!(setup.run(entry.addr()), 1);
-        }
-    }
+    let caller = {
+        let slot = Arc::clone(&slot);
+        setup.spawn(move |setup| call(setup, &slot, &[1]))
+    };
     thread.collect();
     dropper.join().unwrap();
+    caller.join().unwrap();
     thread.collect();
     setup.verify();
     assert_eq!(setup.arena.stats().recycles, 1);

@@ -8,7 +8,7 @@
 //! | [`rights`] | PKRU and Apple's toggle, a set a thread |
 //! | [`icache`] | what a core may still execute of old bytes |
 //!
-//! Every write, read and fetch is checked against the rights of the calling
+//! `[M1]` Every write, read and fetch is checked against the rights of the calling
 //! thread at that moment; an illegal one panics and prints the last calls on
 //! the machine. So does a change after which some thread could both write and
 //! execute a page (`[W1]`), unless the machine was told to

@@ -54,7 +54,7 @@ fn fails(expected: &str, body: impl Fn() + Send + Sync + 'static) {
 }
 
 #[test]
-fn what_one_view_writes_the_other_runs_and_reads() {
+fn m1_what_one_view_writes_the_other_runs_and_reads() {
     explore(|| {
         let machine = Machine::new(Options::default());
         let (run, writable) = dual(&machine);
@@ -91,7 +91,7 @@ fn w1_no_page_becomes_writable_and_executable() {
 }
 
 #[test]
-fn keys_govern_writes_and_reads_but_no_fetches() {
+fn m1_keys_govern_writes_and_reads_but_no_fetches() {
     explore(|| {
         let machine = Machine::new(Options { allow_wx: true, ..Options::default() });
         let (run, writable) = dual(&machine);
@@ -138,7 +138,7 @@ fn w2_a_thread_that_could_write_does_not_run() {
 }
 
 #[test]
-fn rights_are_each_threads_own_and_inherited_at_birth_only() {
+fn m1_rights_are_each_threads_own_and_inherited_at_birth_only() {
     explore(|| {
         let machine = Machine::new(Options::default());
         let key = machine.key_alloc().unwrap();
@@ -157,7 +157,7 @@ fn rights_are_each_threads_own_and_inherited_at_birth_only() {
 }
 
 #[test]
-fn apple_toggle_flips_jit_memory_for_one_thread() {
+fn m1_apple_toggle_flips_jit_memory_for_one_thread() {
     let options = Options { jit: true, ..Options::default() };
     let map = |machine: &Machine| {
         let addr =
@@ -279,7 +279,7 @@ fn p2_writes_need_memory_present() {
 }
 
 #[test]
-fn mappings_split_where_rights_change_and_go_where_unmapped() {
+fn m1_mappings_split_where_rights_change_and_go_where_unmapped() {
     explore(|| {
         let machine = Machine::new(Options::default());
         let addr = machine.map(Backing::Private, Place::Anywhere, 4 * PAGE, Access::None).unwrap();
@@ -299,7 +299,7 @@ fn mappings_split_where_rights_change_and_go_where_unmapped() {
 }
 
 #[test]
-fn shared_anonymous_memory_duplicates_with_its_rights() {
+fn m1_shared_anonymous_memory_duplicates_with_its_rights() {
     explore(|| {
         let machine = Machine::new(Options { files: false, ..Options::default() });
         assert_eq!(machine.create_file("x", PAGE).unwrap_err().errno, libc::ENOSYS);
@@ -324,7 +324,7 @@ fn shared_anonymous_memory_duplicates_with_its_rights() {
 }
 
 #[test]
-fn keys_run_out_and_come_back() {
+fn m1_keys_run_out_and_come_back() {
     explore(|| {
         let machine = Machine::new(Options { keys: 2, ..Options::default() });
         let first = machine.key_alloc().unwrap();
@@ -387,7 +387,7 @@ fn d3_traps_over_a_runner_are_a_race() {
 
 #[test]
 #[cfg(jit_arena_loom)]
-fn unordered_protection_is_a_race() {
+fn m1_unordered_protection_is_a_race() {
     fails("Causality violation", || {
         let machine = Machine::new(Options::default());
         let (run, writable) = dual(&machine);
