@@ -45,8 +45,10 @@ models! {
     orphan_races_pin
     reuse_races_pin
     reuse_races_pin_transient
+    reuse_races_pin_map_jit
     reuse_races_park
     reuse_races_safepoint
+    last_handle_frees_the_arena
     two_recyclers
     scopes_on_one_page
     scopes_on_one_page_transient

@@ -199,15 +199,16 @@ fn fill(thread: &ThreadState, ready: &mut Vec<Span>) -> Vec<Span> {
                     stats::add(&thread.tallies().refusals, 1);
                     thread.unsealed.borrow_mut().push(window);
                 }
-                for span in group {
-                    // SAFETY: executable memory of the region.
-                    unsafe { platform.invalidate_instruction_cache(span.start, span.len) };
-                }
                 filled.extend_from_slice(group);
             }
         }
     }
     protection.close(platform, before);
+    for span in &filled {
+        // SAFETY: memory of the region, executable again now that the rights
+        // are closed: where one toggle serves a whole thread it was not before.
+        unsafe { platform.invalidate_instruction_cache(span.start, span.len) };
+    }
     *ready = filled;
     refused
 }

@@ -44,6 +44,13 @@ pub(super) const MODELS: &[M] = &[
         body: || reuse_races_pin(Strategy::DualTransient),
     },
     M {
+        name: "reuse_races_pin_map_jit",
+        checks: &["E1", "D3", "X1", "X2", "B1"],
+        eager: Bounds { preemptions: 2, least: 300 },
+        epoch: None,
+        body: || reuse_races_pin(Strategy::MapJit),
+    },
+    M {
         name: "reuse_races_park",
         checks: &["E2", "D3", "X2"],
         eager: Bounds { preemptions: 3, least: 1200 },
@@ -56,6 +63,13 @@ pub(super) const MODELS: &[M] = &[
         eager: Bounds { preemptions: 3, least: 1200 },
         epoch: None,
         body: || reuse_races_pause(Pause::Safepoint),
+    },
+    M {
+        name: "last_handle_frees_the_arena",
+        checks: &["R1", "R2", "D1"],
+        eager: Bounds { preemptions: 7, least: 10 },
+        epoch: None,
+        body: last_handle_frees_the_arena,
     },
     M {
         name: "two_recyclers",
@@ -170,6 +184,22 @@ fn reuse_races_pause(pause: Pause) {
     runner.join().unwrap();
     drop(thread);
     setup.verify();
+}
+
+/// Two threads let go of the arena, one after running code: whichever is last
+/// unmaps the region, after everything the other did.
+fn last_handle_frees_the_arena() {
+    let setup = Setup::new(Strategy::DualPkey);
+    let machine = Arc::clone(&setup.machine);
+    let executor = install(&mut setup.attach(), 1);
+    let other = setup.spawn(move |setup| {
+        let thread = setup.attach();
+        assert_eq!(setup.run(executor.entry(&thread.pin()).addr()), 1);
+        // Then the executor, the handle, and the arena go.
+    });
+    drop(setup);
+    other.join().unwrap();
+    assert_eq!(machine.mapped(), 0, "[R2] something was left mapped");
 }
 
 /// Two threads retire and recycle at the same time; what they leave traps.
