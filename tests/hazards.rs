@@ -46,7 +46,7 @@ fn emit(code: &mut [u8], value: u32) {
     code.copy_from_slice(&constant(value)[..code.len()]);
 }
 
-/// Hazard 1, [W4]. Writes through every door of a scope, with the close right
+/// Hazard 1, `[W4]`. Writes through every door of a scope, with the close right
 /// behind: a store that moved out of the window faults, because the writable
 /// view is unmapped or closed there, or is missing from what runs. The checks
 /// run this once more with full optimisation.
