@@ -11,8 +11,8 @@
 //! The region hands out nothing: code pages are carved from its span by
 //! [`crate::page`].
 //!
-//! Owns: [R1] the span is mapped from creation to drop, whole system pages,
-//! and both views show the same bytes; [R2] after a refusal nothing that was
+//! Owns: `[R1]` the span is mapped from creation to drop, whole system pages,
+//! and both views show the same bytes; `[R2]` after a refusal nothing that was
 //! made for the attempt remains.
 //!
 //! fork: views are mapped as the system has it (shared memory stays shared in

@@ -263,10 +263,10 @@ impl<R: Rival> Hand<R> {
                     if at >= self.slots.len() {
                         break;
                     }
-                    if op.size * 7919 % 100 < percent {
-                        if let Some(code) = self.slots[at].take() {
-                            self.thread.free(code);
-                        }
+                    if op.size * 7919 % 100 < percent
+                        && let Some(code) = self.slots[at].take()
+                    {
+                        self.thread.free(code);
                     }
                 }
             }
@@ -365,11 +365,11 @@ struct Starters {
 
 impl Visit for Starters {
     fn rival<R: Rival + Clone>(&mut self, rival: R) {
-        if !rival.name().starts_with("probe") {
-            if let Err(what) = check(&rival, 64, 20_000) {
-                // What it costs to hand out memory twice is of no interest.
-                return self.missing(&rival.name(), NotHere(format!("unsound: {what}")));
-            }
+        if !rival.name().starts_with("probe")
+            && let Err(what) = check(&rival, 64, 20_000)
+        {
+            // What it costs to hand out memory twice is of no interest.
+            return self.missing(&rival.name(), NotHere(format!("unsound: {what}")));
         }
         let crew = Crew::new(rival, self.plan);
         let trial = crew.churn(1000 * self.plan.threads);

@@ -5,7 +5,7 @@
 //! and "Serializing Instructions" (the chapter on multiple-processor
 //! management); Linux Documentation/core-api/protection-keys.rst.
 //!
-//! Owns the half of [W2] that is instructions: no load or store moves across a
+//! Owns the half of `[W2]` that is instructions: no load or store moves across a
 //! change of rights.
 
 use core::arch::asm;

@@ -1,7 +1,7 @@
 //! `dual-open`: two lasting views, the writable one open to every thread.
 //!
 //! No rights to open and no windows: the fastest strategy, and one that hands a
-//! stray store the writable view. No mapping is W+X, but [W1] holds only as far
+//! stray store the writable view. No mapping is W+X, but `[W1]` holds only as far
 //! as nobody guesses an address; so it is never chosen by default.
 
 use crate::platform::{KeyAccess, OsResult, Platform};

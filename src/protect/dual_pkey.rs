@@ -7,7 +7,7 @@
 //! *writable* view because it governs data accesses only; on an executable page
 //! it could not make writable and executable exclude each other.
 //!
-//! Owns: [W1] nobody outside a scope writes; no mapping is ever W+X.
+//! Owns: `[W1]` nobody outside a scope writes; no mapping is ever W+X.
 //! Sources: pkeys(7); Linux Documentation/core-api/protection-keys.rst.
 
 use crate::platform::{Key, KeyAccess, OsResult, Platform};

@@ -12,7 +12,7 @@
 //! just its own: what protects it is that it is short-lived and its address is
 //! known to nobody else.
 //!
-//! Owns: [W1] as far as just said; no mapping is ever W+X.
+//! Owns: `[W1]` as far as just said; no mapping is ever W+X.
 //! Sources: mmap(2), mremap(2) NOTES.
 
 use crate::platform::{Access, Backing, KeyAccess, MemoryFile, OsResult, Platform};

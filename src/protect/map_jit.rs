@@ -9,7 +9,7 @@
 //! The toggle cannot be read back, so each thread remembers what it set; the
 //! host must leave it to this library, as pthread_jit_write_protect_np(3) asks.
 //!
-//! Owns: [W1] and [W2], by hardware on aarch64.
+//! Owns: `[W1]` and `[W2]`, by hardware on aarch64.
 
 use core::cell::Cell;
 

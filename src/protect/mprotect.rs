@@ -8,7 +8,7 @@
 //!
 //! Private memory, so a forked child has its own copy.
 //!
-//! Owns: [W1]; no mapping is ever W+X. Source: mprotect(2).
+//! Owns: `[W1]`; no mapping is ever W+X. Source: mprotect(2).
 
 use crate::platform::{Access, Backing, KeyAccess, OsResult, Platform};
 use crate::report::MemoryKind;

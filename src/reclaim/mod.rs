@@ -11,8 +11,8 @@
 //! Two schemes serve the same three types, so nothing above knows which one it
 //! has:
 //!
-//! - [`epoch`]: crossbeam-epoch, in every normal build.
-//! - [`eager`]: the most eager legal scheme, under `--cfg jit_arena_eager`.
+//! - `epoch`: crossbeam-epoch, in every normal build.
+//! - `eager`: the most eager legal scheme, under `--cfg jit_arena_eager`.
 //!   It is for model checking: it reaches every reuse that any legal scheme
 //!   can reach, in a fraction of the states.
 

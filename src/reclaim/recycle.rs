@@ -35,7 +35,7 @@ pub(crate) fn seal_bytes(shared: &Shared) -> usize {
 
 /// Ripe bytes worth a lot of their own.
 fn lot_bytes(shared: &Shared) -> usize {
-    (shared.pages.committed_bytes() / 16).clamp(16 * KIB, MIB)
+    (shared.pages.committed_bytes() / 16).clamp(16 * KIB, 128 * KIB)
 }
 
 /// What a thread does for reclamation each time it needs a new claim.

@@ -20,12 +20,14 @@ pub(crate) fn zeroed_words(len: usize) -> Box<[AtomicU64]> {
 /// What tests and simulated machines need of threads.
 #[cfg(any(test, feature = "model"))]
 pub(crate) mod thread {
-    use core::sync::atomic::{AtomicUsize, Ordering};
-
-    pub(crate) use std::thread::{JoinHandle, spawn};
+    #[cfg(feature = "model")]
+    pub(crate) use std::thread::JoinHandle;
+    pub(crate) use std::thread::spawn;
 
     /// Names the calling thread, in thread-local destructors as well.
+    #[cfg(feature = "model")]
     pub(crate) fn here() -> usize {
+        use core::sync::atomic::{AtomicUsize, Ordering};
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         std::thread_local!(static HERE: usize = NEXT.fetch_add(1, Ordering::Relaxed));
         HERE.with(|here| *here)

@@ -49,12 +49,13 @@ struct Crews<'o> {
 impl Visit for Crews<'_> {
     fn rival<R: Rival + Clone>(&mut self, rival: R) {
         let options = self.options;
-        if !options.unchecked && !rival.name().starts_with("probe") {
-            if let Err(what) = check(&rival, 64, 20_000) {
-                // What it costs to hand out memory twice is of no interest.
-                println!("not run: {}: unsound: {what}", rival.name());
-                return;
-            }
+        if !options.unchecked
+            && !rival.name().starts_with("probe")
+            && let Err(what) = check(&rival, 64, 20_000)
+        {
+            // What it costs to hand out memory twice is of no interest.
+            println!("not run: {}: unsound: {what}", rival.name());
+            return;
         }
         let frees = match options.mailed {
             0 => Frees::Direct,

@@ -252,8 +252,14 @@ impl Bench {
                 function();
             }));
         }
-        let nested = median(nested) - median(empty);
+        let outer = local.pin();
+        let theirs_nested: Vec<f64> =
+            (0..self.rounds()).map(|_| per(count, || drop(black_box(local.pin())))).collect();
+        drop(outer);
+        let empty = median(empty);
+        let (nested, theirs_nested) = (median(nested) - empty, median(theirs_nested) - empty);
         self.at_most(5, "nested pin and unpin, ns", Some(nested), 2.0);
+        self.tell(5, "the same / that of crossbeam-epoch", nested / theirs_nested);
         let ratio = median(ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs));
         self.at_most(
             5,
@@ -355,7 +361,9 @@ impl Bench {
             }
             (cpu_time() - start).as_nanos() as f64
         };
-        (run(&packed_functions), run(&apart_functions));
+        // Warm, both of them.
+        run(&packed_functions);
+        run(&apart_functions);
         let ratios = (0..self.rounds()).map(|_| run(&apart_functions) / run(&packed_functions));
         let ratio = median(ratios.collect::<Vec<_>>());
         self.tell(8, &format!("one a page / packed, {count} functions, whole bodies"), ratio);

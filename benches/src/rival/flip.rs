@@ -43,12 +43,12 @@ impl Free {
         if let Some(after) = self.holes.remove(&(at + len)) {
             len += after;
         }
-        if let Some((&before, &room)) = self.holes.range(..at).next_back() {
-            if before + room == at {
-                self.holes.remove(&before);
-                at = before;
-                len += room;
-            }
+        if let Some((&before, &room)) = self.holes.range(..at).next_back()
+            && before + room == at
+        {
+            self.holes.remove(&before);
+            at = before;
+            len += room;
         }
         self.holes.insert(at, len);
     }

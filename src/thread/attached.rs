@@ -1,0 +1,121 @@
+//! How a thread finds its own state: by one thread-local pointer.
+
+use core::cell::{Cell, RefCell};
+use core::ptr::{self, NonNull};
+
+use crate::arena::{ArenaRef, Shared};
+use crate::error::AttachError;
+use crate::sync::thread_local;
+
+use super::ThreadHandle;
+use super::state::ThreadState;
+
+thread_local! {
+    /// The states of the current thread, newest first.
+    static ATTACHED: Cell<*const ThreadState> = const { Cell::new(ptr::null()) };
+
+    /// Handles made by [`with_kept_handle`].
+    static KEPT: RefCell<Vec<ThreadHandle>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Puts a state on its thread's list. Where thread-locals are gone it is not
+/// found, and what the thread drops is orphaned.
+pub(super) fn link(state: &ThreadState) {
+    let _ = ATTACHED.try_with(|newest| state.next.set(newest.replace(state)));
+}
+
+/// Takes a state off its thread's list; usually it is the newest.
+pub(super) fn unlink(state: &ThreadState) {
+    let _ = ATTACHED.try_with(|newest| {
+        if ptr::eq(newest.get(), state) {
+            newest.set(state.next.get());
+            return;
+        }
+        let mut at = newest.get();
+        // SAFETY: states leave the list before they are freed.
+        while let Some(other) = unsafe { at.as_ref() } {
+            if ptr::eq(other.next.get(), state) {
+                other.next.set(state.next.get());
+                return;
+            }
+            at = other.next.get();
+        }
+    });
+}
+
+/// Runs `f` with the calling thread's state for an arena, if it has one.
+pub(crate) fn with_attached<R>(
+    shared: NonNull<Shared>,
+    f: impl FnOnce(&ThreadState) -> R,
+) -> Option<R> {
+    let mut at = ATTACHED.try_with(Cell::get).unwrap_or(ptr::null());
+    // SAFETY: states leave the list before they are freed, on this thread.
+    while let Some(state) = unsafe { at.as_ref() } {
+        if state.is_of(shared) {
+            return Some(f(state));
+        }
+        at = state.next.get();
+    }
+    None
+}
+
+/// As [`with_attached`], with the state of handle `id` if that is one of them.
+pub(crate) fn with_handle<R>(
+    shared: NonNull<Shared>,
+    id: u64,
+    f: impl FnOnce(&ThreadState) -> R,
+) -> Option<R> {
+    let mut found = ptr::null();
+    let mut at = ATTACHED.try_with(Cell::get).unwrap_or(ptr::null());
+    // SAFETY: as in `with_attached`.
+    while let Some(state) = unsafe { at.as_ref() } {
+        if state.is_of(shared) {
+            found = at;
+            if state.id() == id {
+                break;
+            }
+        }
+        at = state.next.get();
+    }
+    // SAFETY: null, or of the list; as above.
+    unsafe { found.as_ref() }.map(f)
+}
+
+/// See [`Arena::with_thread`](crate::Arena::with_thread).
+pub(crate) fn with_kept_handle<R>(
+    shared: &ArenaRef,
+    f: impl FnOnce(&mut ThreadHandle) -> R,
+) -> Result<R, AttachError> {
+    /// Puts the handle back, also when `f` unwinds.
+    struct Kept(Option<ThreadHandle>);
+    impl Drop for Kept {
+        fn drop(&mut self) {
+            let handle = self.0.take();
+            // Where thread-locals are gone the handle is just dropped.
+            let _ = KEPT.try_with(|kept| kept.borrow_mut().extend(handle));
+        }
+    }
+
+    let found = KEPT
+        .try_with(|kept| {
+            let mut kept = kept.borrow_mut();
+            let at = kept.iter().position(|handle| handle.state().is_of(shared.pointer()));
+            let found = at.map(|at| kept.swap_remove(at));
+            let abandoned: Vec<_> =
+                kept.extract_if(.., |handle| handle.state().shared().is_abandoned()).collect();
+            (found, abandoned)
+        })
+        .map_err(|_| AttachError::ThreadExiting)?;
+    let (found, abandoned) = found;
+    // Outside the borrow: dropping a handle may free an arena.
+    drop(abandoned);
+    let handle = match found {
+        Some(handle) => handle,
+        None => ThreadHandle::attach(shared)?,
+    };
+    let mut kept = Kept(Some(handle));
+    match &mut kept.0 {
+        Some(handle) => Ok(f(handle)),
+        None => Err(AttachError::ThreadExiting),
+    }
+}

@@ -1,0 +1,188 @@
+//! A thread's part of an arena.
+//!
+//! A [`ThreadHandle`] never leaves its thread. What it keeps for itself (its
+//! claim, its batch of retired executors, its place in the epoch) is in plain
+//! cells, [`state`]; its guards are counted in [`pins`]; what others must see
+//! of it is in its [`Record`](crate::registry::Record). Executors dropped on
+//! the thread find the state through one thread-local pointer, [`attached`],
+//! and where there is none (never attached, or already exiting) they are
+//! orphaned instead.
+
+use core::fmt;
+use core::ptr::NonNull;
+
+use crate::arena::ArenaRef;
+use crate::error::{AttachError, InstallError, PublishError, PublishErrorKind, ReserveError};
+use crate::executor::Executor;
+use crate::guard::Guard;
+use crate::layout::CodeLayout;
+use crate::reclaim::recycle;
+use crate::reservation::Reservation;
+use crate::scope::WriteScope;
+use crate::stats;
+use crate::units::Span;
+
+mod attached;
+mod pins;
+mod state;
+
+pub(crate) use attached::{with_attached, with_handle, with_kept_handle};
+pub(crate) use state::ThreadState;
+
+/// The calling thread's handle on an arena.
+///
+/// Installs code, opens write scopes, pins. Never leaves its thread:
+///
+/// ```compile_fail
+/// fn needs_send<T: Send>(_: T) {}
+/// needs_send(jit_arena::Arena::new().unwrap().attach().unwrap());
+/// ```
+pub struct ThreadHandle {
+    /// A box, reached through the thread's list as well; not `Send`.
+    state: NonNull<ThreadState>,
+}
+
+impl ThreadHandle {
+    pub(crate) fn attach(shared: &ArenaRef) -> Result<Self, AttachError> {
+        let arena = shared.get();
+        arena.region.protection().attach(arena.region.platform());
+        let handle = Self { state: NonNull::from(Box::leak(Box::new(ThreadState::new(shared)))) };
+        attached::link(handle.state());
+        Ok(handle)
+    }
+
+    fn state(&self) -> &ThreadState {
+        // SAFETY: allocated by `attach`, freed by `drop` only.
+        unsafe { self.state.as_ref() }
+    }
+
+    /// Reserves place for an executor; its address is known from now on.
+    ///
+    /// Lock-free; makes a system call when memory must be committed. Dropping
+    /// the reservation gives the bytes back.
+    ///
+    /// # Errors
+    ///
+    /// A layout that no arena takes, a region that has no such hole left, or a
+    /// system that has no memory to back it. Nothing has changed then.
+    pub fn reserve(&mut self, layout: CodeLayout) -> Result<Reservation, ReserveError> {
+        self.state().reserve(layout)
+    }
+
+    /// Opens a write scope: from here to its end this thread, and no other,
+    /// may write what it reserved. Wait-free.
+    ///
+    /// Code cannot be run inside it, because pinning needs the handle that the
+    /// scope borrows:
+    ///
+    /// ```compile_fail
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut thread = jit_arena::Arena::new()?.attach()?;
+    /// let scope = thread.write();
+    /// let guard = thread.pin();
+    /// drop(scope);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn write(&mut self) -> WriteScope<'_> {
+        WriteScope::open(self.state())
+    }
+
+    /// Publishes what was written: from here on it can be run, and only read.
+    /// Wait-free but where a window must be closed again.
+    ///
+    /// The bytes happen before whatever the caller does with the executor; a
+    /// [`Slot`](crate::Slot) passes that on to other threads.
+    ///
+    /// # Errors
+    ///
+    /// Hands the reservation back if nothing was written to it, if it belongs
+    /// to another arena, or if the system refused to seal it.
+    #[expect(clippy::result_large_err, reason = "hands back what it was given")]
+    pub fn publish(&mut self, reservation: Reservation) -> Result<Executor, PublishError> {
+        let state = self.state();
+        if !reservation.is_of(state) {
+            return Err(PublishError { kind: PublishErrorKind::Foreign, reservation });
+        }
+        if !reservation.is_written() {
+            return Err(PublishError { kind: PublishErrorKind::Unwritten, reservation });
+        }
+        if let Err(os) = state.close_unsealed(reservation.span()) {
+            return Err(PublishError { kind: PublishErrorKind::Os(os), reservation });
+        }
+        let shared = state.shared();
+        let code = Span::new(reservation.entry(), reservation.len());
+        // SAFETY: the bytes lie in the executable view, and were written.
+        unsafe { shared.region.platform().invalidate_instruction_cache(code.start, code.len) };
+        shared.pages.add_executor(shared.pages.run(reservation.span()));
+        stats::add(&state.tallies().installs, 1);
+        stats::add(&state.tallies().installed_bytes, reservation.bytes());
+        Ok(reservation.into_executor())
+    }
+
+    /// Reserves, writes and publishes `code` with `data` straight behind it,
+    /// both as they are.
+    ///
+    /// # Errors
+    ///
+    /// As the three steps; nothing has changed then.
+    pub fn install(&mut self, code: &[u8], data: &[u8]) -> Result<Executor, InstallError> {
+        let layout = CodeLayout::new(code.len()).data(data.len(), 1);
+        let mut reservation = self.reserve(layout)?;
+        let mut scope = self.write();
+        scope.write_at(&mut reservation, 0, code)?;
+        if !data.is_empty() {
+            scope.write_at(&mut reservation, code.len(), data)?;
+        }
+        drop(scope);
+        Ok(self.publish(reservation)?)
+    }
+
+    /// Joins the epoch: what can be reached from here on stays until the guard
+    /// is dropped. Wait-free.
+    pub fn pin(&self) -> Guard<'_> {
+        Guard::new(self.state())
+    }
+
+    /// Retires an executor: the same as dropping it on this thread, without
+    /// the look for the thread's handle. An executor of another arena is just
+    /// dropped.
+    pub fn retire(&mut self, executor: Executor) {
+        executor.retire_on(self.state());
+    }
+
+    /// Pushes reclamation as far as it goes at this moment, and gives all free
+    /// system pages back to the system.
+    ///
+    /// Executors that other threads may be running stay, and so does what
+    /// other threads have retired but not handed over yet. Lock-free; makes
+    /// system calls.
+    pub fn collect(&mut self) {
+        self.state().return_claim();
+        recycle::collect(self.state());
+    }
+}
+
+impl Drop for ThreadHandle {
+    fn drop(&mut self) {
+        let state = self.state();
+        attached::unlink(state);
+        state.return_claim();
+        state.seal();
+        // What the system still refuses to close stays counted in the stats.
+        let _ = state.close_unsealed(state.shared().region.span());
+        state.record().give_back();
+        // SAFETY: a box of `attach`; nothing points to it any more: it is off
+        // the thread's list, and guards and scopes borrow this handle.
+        drop(unsafe { Box::from_raw(self.state.as_ptr()) });
+    }
+}
+
+impl fmt::Debug for ThreadHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ThreadHandle")
+            .field("claim", &self.state().claim.get())
+            .field("guards", &self.state().guards())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,123 @@
+//! Guards of a thread, counted: how it joins the epoch, lets it move, and
+//! leaves it while it sleeps in what it holds.
+
+use core::cell::Cell;
+use core::ptr;
+
+use crate::reclaim::scheme::Pin;
+
+use super::state::ThreadState;
+
+impl ThreadState {
+    /// Guards that live now, but for those that a park has set aside.
+    pub(super) fn guards(&self) -> usize {
+        self.pins.get()
+    }
+
+    /// Joins the epoch, if this is the outermost guard.
+    #[inline]
+    pub(crate) fn enter(&self) {
+        if self.pins.get() == 0 {
+            self.set_pin(Some(self.local.pin()));
+        }
+        self.pins.set(self.pins.get() + 1);
+    }
+
+    /// Leaves the epoch, if this was the last guard.
+    #[inline]
+    pub(crate) fn leave(&self) {
+        self.pins.set(self.pins.get() - 1);
+        if self.pins.get() == 0 {
+            self.set_pin(None);
+        }
+    }
+
+    /// Whether all guards but `own` many hold just the executor they run.
+    pub(crate) fn only_holds_besides(&self, own: usize) -> bool {
+        self.pins.get() == self.holding.get() + own
+    }
+
+    /// Replaces the pin; the old one ends after the new one has begun.
+    #[inline]
+    pub(crate) fn set_pin(&self, pin: Option<Pin>) {
+        // SAFETY: the cell is this thread's, and no reference into it outlives
+        // a statement of this file.
+        let before = unsafe { ptr::replace(self.pin.get(), pin) };
+        drop(before);
+    }
+
+    /// The mark of a guard made now.
+    pub(crate) fn mark(&self) -> u64 {
+        self.parks.get()
+    }
+
+    /// Whether a park under way has set a guard with this mark aside: it was
+    /// made before the park began, so the epoch does not know of it.
+    fn is_aside(&self, mark: u64) -> bool {
+        mark < self.parked.get()
+    }
+
+    /// Leaves the epoch in the middle of guards that hold what they run, and
+    /// sets them aside. Guards made from here to [`unpark`](Self::unpark) join
+    /// it anew.
+    pub(crate) fn park(&self) {
+        let counts = SetAside {
+            pins: self.pins.take(),
+            holding: self.holding.take(),
+            parked: self.parked.get(),
+        };
+        self.aside.borrow_mut().push(counts);
+        self.parks.set(self.parks.get() + 1);
+        self.parked.set(self.parks.get());
+        self.set_pin(None);
+    }
+
+    /// Takes the guards of before back, and joins the epoch again for them.
+    pub(crate) fn unpark(&self) {
+        let Some(before) = self.aside.borrow_mut().pop() else { return };
+        self.parked.set(before.parked);
+        if self.pins.get() == 0 && before.pins > 0 {
+            self.set_pin(Some(self.local.pin()));
+        }
+        // Guards that `f` let out live on beside them.
+        self.pins.set(self.pins.get() + before.pins);
+        self.holding.set(self.holding.get() + before.holding);
+    }
+
+    /// A guard no longer holds what it ran. If it was set aside it can be
+    /// loaded under again from here on, so it joins the epoch.
+    pub(crate) fn end_hold(&self, mark: &Cell<u64>) {
+        if !self.is_aside(mark.get()) {
+            self.holding.set(self.holding.get() - 1);
+            return;
+        }
+        // The innermost park that began after the guard was made, and the
+        // level it began in knew the guard.
+        let mut aside = self.aside.borrow_mut();
+        if let Some(level) = aside.iter_mut().rfind(|level| level.parked <= mark.get()) {
+            level.pins -= 1;
+            level.holding -= 1;
+        }
+        drop(aside);
+        mark.set(self.mark());
+        self.enter();
+    }
+
+    /// Lets the epoch move past the outermost pin.
+    pub(crate) fn repin(&self) {
+        // SAFETY: as in `set_pin`; `Pin::repin` runs no code of ours.
+        if let Some(pin) = unsafe { &mut *self.pin.get() } {
+            pin.repin();
+        }
+    }
+}
+
+/// The guards that a park set aside. Each holds what it runs, but for the one
+/// that is parked itself, which nobody can use meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SetAside {
+    pins: usize,
+    holding: usize,
+    /// The park around this one, 0 for none.
+    parked: u64,
+}

@@ -1,0 +1,249 @@
+//! What a thread keeps for itself: its claim, its batch, its stock of arena
+//! handles, its place in the epoch.
+
+use core::cell::{Cell, RefCell, UnsafeCell};
+use core::mem::ManuallyDrop;
+use core::ptr::{self, NonNull};
+
+use crate::arena::{ArenaRef, Shared, drop_refs};
+use crate::claim::Claim;
+use crate::platform::OsError;
+use crate::protect::Window;
+use crate::reclaim::recycle;
+use crate::reclaim::retire::{Batch, Dead, Ripe};
+use crate::reclaim::scheme::{Local, Pin};
+use crate::registry::Record;
+use crate::scope::OpenWindow;
+use crate::stats::{self, Tallies};
+use crate::units::Span;
+
+use super::pins::SetAside;
+
+/// Arena handles a thread draws at a time.
+const STOCK: usize = 1024;
+
+/// A thread's own state. Reached by the thread alone: through its handle, and
+/// through [`attached`](super::attached) when it drops executors.
+pub(crate) struct ThreadState {
+    shared: NonNull<Shared>,
+    record: *const Record,
+    /// Tells this handle from every other of the arena.
+    id: u64,
+    /// Gone before the handle on the arena is.
+    pub(crate) local: ManuallyDrop<Local>,
+    /// The outermost pin, and how many guards share it.
+    pub(super) pin: UnsafeCell<Option<Pin>>,
+    pub(super) pins: Cell<usize>,
+    /// Guards of those that hold the one executor they run.
+    pub(crate) holding: Cell<usize>,
+    /// Parks begun so far, and the number of the one under way, 0 for none.
+    /// Guards are marked with the former: see [`is_aside`](Self::is_aside).
+    pub(super) parks: Cell<u64>,
+    pub(super) parked: Cell<u64>,
+    /// The guards that each park under way has set aside, outermost first.
+    pub(super) aside: RefCell<Vec<SetAside>>,
+    pub(crate) claim: Cell<Claim>,
+    /// Bytes the next claim should have.
+    pub(crate) appetite: Cell<usize>,
+    /// Write scopes opened so far: tells reservations of one from another.
+    pub(crate) scopes: Cell<u64>,
+    /// Write scopes open now.
+    pub(crate) open_scopes: Cell<usize>,
+    /// The window open in them.
+    pub(crate) window: Cell<Option<OpenWindow>>,
+    /// What it has dropped and not yet deferred.
+    batch: Cell<Option<Box<Batch>>>,
+    /// An empty batch for after that.
+    spare: Cell<Option<Box<Batch>>>,
+    /// Given up inside the write scopes open now, whose windows may cover it;
+    /// see [`abandon`](Self::abandon).
+    pub(crate) withheld: RefCell<Vec<Span>>,
+    /// Windows the system refused to close.
+    pub(crate) unsealed: RefCell<Vec<Window>>,
+    /// Arena handles drawn and not yet given out.
+    stock: Cell<usize>,
+    /// The next older state of this thread.
+    pub(super) next: Cell<*const ThreadState>,
+}
+
+impl ThreadState {
+    /// The state of a new handle.
+    pub(super) fn new(shared: &ArenaRef) -> Self {
+        let arena = shared.get();
+        Self {
+            shared: shared.clone().into_owned(),
+            record: arena.threads.take(),
+            id: arena.threads.next_id(),
+            local: ManuallyDrop::new(arena.collector.register()),
+            pin: UnsafeCell::new(None),
+            pins: Cell::new(0),
+            holding: Cell::new(0),
+            parks: Cell::new(0),
+            parked: Cell::new(0),
+            aside: RefCell::new(Vec::new()),
+            claim: Cell::new(Claim::EMPTY),
+            appetite: Cell::new(0),
+            scopes: Cell::new(0),
+            open_scopes: Cell::new(0),
+            window: Cell::new(None),
+            batch: Cell::new(None),
+            spare: Cell::new(None),
+            withheld: RefCell::new(Vec::new()),
+            unsealed: RefCell::new(Vec::new()),
+            stock: Cell::new(0),
+            next: Cell::new(ptr::null()),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn shared(&self) -> &Shared {
+        // SAFETY: the handle that owns this state owns an arena handle.
+        unsafe { self.shared.as_ref() }
+    }
+
+    pub(crate) fn record(&self) -> &Record {
+        // SAFETY: records live as long as the arena, and this one is ours.
+        unsafe { &*self.record }
+    }
+
+    pub(crate) fn tallies(&self) -> &Tallies {
+        &self.record().tallies
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    #[inline]
+    pub(crate) fn is_of(&self, shared: NonNull<Shared>) -> bool {
+        self.shared == shared
+    }
+
+    /// An arena handle out of the stock. Wait-free.
+    pub(crate) fn draw_ref(&self) -> ArenaRef {
+        if self.stock.get() == 0 {
+            self.shared().add_refs(STOCK);
+            self.stock.set(STOCK);
+        }
+        self.stock.set(self.stock.get() - 1);
+        ArenaRef::from_owned(self.shared)
+    }
+
+    /// Puts an arena handle into the stock. Wait-free.
+    pub(crate) fn return_ref(&self, shared: ArenaRef) {
+        let owned = shared.into_owned();
+        debug_assert_eq!(owned, self.shared);
+        self.stock.set(self.stock.get() + 1);
+        if self.stock.get() > 2 * STOCK {
+            self.stock.set(self.stock.get() - STOCK);
+            // SAFETY: these handles were in the stock.
+            unsafe { drop_refs(self.shared, STOCK) };
+        }
+    }
+
+    /// Counts an executor of `bytes` as retired.
+    pub(crate) fn count_retired(&self, bytes: usize) {
+        stats::add(&self.tallies().retires, 1);
+        stats::add(&self.tallies().retired_bytes, bytes);
+    }
+
+    /// Retires what nobody can newly reach. O(1); now and then hands a batch
+    /// to the epoch.
+    pub(crate) fn retire(&self, dead: Dead) {
+        let mut batch = self.batch.take().or_else(|| self.spare.take()).unwrap_or_else(Batch::new);
+        batch.push(dead, self.shared().weight(dead));
+        let full = batch.is_full() || batch.bytes() >= recycle::seal_bytes(self.shared());
+        self.batch.set(Some(batch));
+        if full {
+            self.seal();
+        }
+    }
+
+    /// Defers the current batch: it ripens once every pin of now has ended.
+    pub(crate) fn seal(&self) {
+        if let Some(batch) = self.batch.take() {
+            if batch.is_empty() {
+                return;
+            }
+            self.defer(batch);
+        }
+    }
+
+    /// Defers a batch of executors that were unreachable before this call.
+    pub(crate) fn defer(&self, batch: Box<Batch>) {
+        let ripe = RipePointer(NonNull::from(&*self.shared().ripe));
+        let bytes = batch.bytes();
+        self.shared().ripe.expect(bytes);
+        let pin = self.local.pin();
+        let handover = move || {
+            let RipePointer(ripe) = { ripe };
+            // SAFETY: deferred work runs before the collector is gone, and the
+            // arena drops that before anything else.
+            let ripe = unsafe { ripe.as_ref() };
+            ripe.arrive(batch);
+        };
+        // SAFETY: [D2] the handover may run on any thread: it owns what it
+        // moves, and only pushes it.
+        unsafe { pin.defer(handover) };
+        pin.flush();
+    }
+
+    /// Takes over a batch that has been recycled.
+    pub(crate) fn keep_spare(&self, batch: Box<Batch>) {
+        self.spare.set(batch.recycled());
+    }
+
+    /// Bytes retired that no grace period has begun for.
+    pub(crate) fn batch_bytes(&self) -> usize {
+        let batch = self.batch.take();
+        let bytes = batch.as_ref().map_or(0, |batch| batch.bytes());
+        self.batch.set(batch);
+        bytes
+    }
+
+    /// Begins the grace period of what threads without a handle dropped.
+    pub(crate) fn adopt_orphans(&self) {
+        for batch in self.shared().orphans.take_all() {
+            self.defer(batch);
+        }
+    }
+
+    /// Tries again to close windows that overlap `span`.
+    pub(super) fn close_unsealed(&self, span: Span) -> Result<(), OsError> {
+        let mut unsealed = self.unsealed.borrow_mut();
+        if unsealed.is_empty() {
+            return Ok(());
+        }
+        let region = &self.shared().region;
+        let mut result = Ok(());
+        unsealed.retain(|window| {
+            if window.span.end() <= span.start || span.end() <= window.span.start {
+                return true;
+            }
+            // SAFETY: the window was never closed, and is dropped once it is.
+            let closed = unsafe { region.protection().close_window(region.platform(), *window) };
+            if let Err(error) = closed {
+                result = Err(error);
+            }
+            closed.is_err()
+        });
+        result
+    }
+}
+
+impl Drop for ThreadState {
+    fn drop(&mut self) {
+        self.set_pin(None);
+        // SAFETY: dropped nowhere else. Before the handle below: what it has
+        // deferred goes to the collector while that, and the arena, exist.
+        unsafe { ManuallyDrop::drop(&mut self.local) };
+        // SAFETY: the stock, and the handle of this state itself.
+        unsafe { drop_refs(self.shared, self.stock.get() + 1) };
+    }
+}
+
+/// A pointer that a deferred closure may carry to another thread.
+struct RipePointer(NonNull<Ripe>);
+
+// SAFETY: `Ripe` is made of atomics.
+unsafe impl Send for RipePointer {}
