@@ -15,7 +15,10 @@ use common::{
     Barrier, RESERVE, arena_of, call, call_at, code, constant, each_strategy, filter, install,
 };
 use common::{each_strategy_with, maps, not_run, requires};
-use jit_arena::{Arena, Builder, CodeLayout, Executor, Running, Strategy, ThreadHandle};
+use jit_arena::{
+    Arena, Builder, CodeLayout, Executor, InstallError, ReserveError, Running, Strategy,
+    ThreadHandle,
+};
 
 /// The strategies in which a thread has rights of its own.
 const KEYED: [Strategy; 2] = [Strategy::DualPkey, Strategy::SinglePkey];
@@ -726,6 +729,15 @@ fn h12_a_thread_asleep_inside_an_executor_holds_just_that() {
     });
 }
 
+/// Ends a loop, also where the test fails: its thread is waited for.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn h12_a_thread_that_loops_lets_the_epoch_move_at_safepoints() {
     each_strategy_with(small, |arena| {
@@ -752,13 +764,27 @@ fn h12_a_thread_that_loops_lets_the_epoch_move_at_safepoints() {
             running.wait();
             drop(slot.invalidate());
             dropped.wait();
-            churn(&arena, &mut thread, 6 << 20);
+            // Where the loop is preempted it is pinned until it runs again, and
+            // the region may fill up: what it lets go of then comes back.
+            let _stops = Stops(&stop);
+            let mut installed = 0;
+            while installed < 600 {
+                match thread.install(&[0x90; 10_000], &[]) {
+                    Ok(executor) => {
+                        drop(executor);
+                        installed += 1;
+                    }
+                    Err(InstallError::Reserve(ReserveError::Exhausted { .. })) => {
+                        thread::yield_now();
+                    }
+                    Err(other) => panic!("{other:?}"),
+                }
+            }
             while arena.stats().retired_executors > 1 {
                 thread.collect();
                 thread::yield_now();
             }
             assert_eq!(arena.stats().retired_executors, 1, "the one it runs");
-            stop.store(true, Ordering::Relaxed);
         });
         drop(thread);
         drop(slot);
