@@ -39,6 +39,9 @@ models! {
     publish_load_call_mprotect
     publish_load_call_map_jit
     publish_load_call_single_pkey
+    replace_load_call
+    replace_and_drop_anothers
+    invalidate_and_drop_anothers
     slot_two_writers_one_caller
     last_drop_races_pin
     last_drop_races_pin_mprotect

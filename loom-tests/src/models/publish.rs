@@ -43,6 +43,27 @@ pub(super) const MODELS: &[M] = &[
         body: || publish_load_call(Strategy::SinglePkey),
     },
     M {
+        name: "replace_load_call",
+        checks: &["X1", "X2", "E1"],
+        eager: Bounds { preemptions: 7, least: 4 },
+        epoch: None,
+        body: replace_load_call,
+    },
+    M {
+        name: "replace_and_drop_anothers",
+        checks: &["X1", "D1"],
+        eager: Bounds { preemptions: 7, least: 3 },
+        epoch: None,
+        body: || take_and_drop_anothers(Take::Replace),
+    },
+    M {
+        name: "invalidate_and_drop_anothers",
+        checks: &["X1", "D1"],
+        eager: Bounds { preemptions: 7, least: 3 },
+        epoch: None,
+        body: || take_and_drop_anothers(Take::Invalidate),
+    },
+    M {
         name: "slot_two_writers_one_caller",
         checks: &["X1", "E1", "D1"],
         eager: Bounds { preemptions: 3, least: 5000 },
@@ -76,6 +97,56 @@ fn publish_load_call(strategy: Strategy) {
     assert!(slot.install(executor).is_ok());
     caller.join().unwrap();
     call(&setup, &slot, &[1]);
+    drop(thread);
+    setup.verify();
+}
+
+/// New code takes the place of old in a slot; load and call.
+fn replace_load_call() {
+    let setup = Setup::new(Strategy::DualPkey);
+    let slot = Arc::new(setup.arena.slot());
+    let mut thread = setup.attach();
+    assert!(slot.install(install(&mut thread, 1)).is_ok());
+    let caller = {
+        let slot = Arc::clone(&slot);
+        setup.spawn(move |setup| call(setup, &slot, &[1, 2]))
+    };
+    let executor = install(&mut thread, 2);
+    drop(slot.replace(executor).expect("of this arena"));
+    caller.join().unwrap();
+    call(&setup, &slot, &[2]);
+    drop(thread);
+    setup.verify();
+}
+
+/// How an executor leaves its slot.
+#[derive(Clone, Copy)]
+enum Take {
+    Replace,
+    Invalidate,
+}
+
+/// A thread takes out of a slot what another has written and put there, and
+/// drops it, which reads its header.
+fn take_and_drop_anothers(take: Take) {
+    let setup = Setup::new(Strategy::DualPkey);
+    let slot = Arc::new(setup.arena.slot());
+    let mut thread = setup.attach();
+    let mine = install(&mut thread, 1);
+    let other = {
+        let slot = Arc::clone(&slot);
+        setup.spawn(move |setup| {
+            let executor = install(&mut setup.attach(), 2);
+            // Occupied, if the other was first.
+            drop(slot.install(executor));
+        })
+    };
+    match take {
+        Take::Replace => drop(slot.replace(mine).expect("of this arena")),
+        Take::Invalidate => drop(slot.invalidate()),
+    }
+    other.join().unwrap();
+    drop(slot.invalidate());
     drop(thread);
     setup.verify();
 }
