@@ -78,3 +78,8 @@ pub use slot::Slot;
 pub use stats::Stats;
 pub use thread::ThreadHandle;
 pub use units::{GRANULE, MAX_ALIGN, MAX_EXECUTOR, Span};
+
+/// The README's example, kept true.
+#[cfg(all(doctest, target_arch = "x86_64"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
