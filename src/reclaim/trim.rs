@@ -64,7 +64,9 @@ impl Watermark {
     pub(crate) fn committed(&self, new: usize, free: usize, committed: usize) {
         let owed = self.owed.load(Ordering::Relaxed);
         let again = owed.min(new as u64);
-        self.owed.fetch_sub(again, Ordering::Relaxed);
+        // Stored, not subtracted: threads that race lose a part of the count,
+        // and never take it below zero.
+        self.owed.store(owed - again, Ordering::Relaxed);
         let lesson = if free > self.slack(committed) { new } else { again as usize / AGAIN };
         let parts = lesson as u128 * PARTS as u128 / committed.max(1) as u128;
         let learnt = self.learnt.load(Ordering::Relaxed) + parts as u64;
@@ -84,7 +86,7 @@ impl Watermark {
             let learnt = self.learnt.load(Ordering::Relaxed);
             self.learnt.store(learnt - learnt.div_ceil(FADING as u64), Ordering::Relaxed);
             let owed = self.owed.load(Ordering::Relaxed);
-            self.owed.fetch_sub(owed.div_ceil(FORGETTING), Ordering::Relaxed);
+            self.owed.store(owed - owed.div_ceil(FORGETTING), Ordering::Relaxed);
         }
     }
 }
