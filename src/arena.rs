@@ -13,7 +13,7 @@ use crate::error::{AttachError, BuildError, VerifyError};
 use crate::page::Pages;
 use crate::page::unit::Units;
 use crate::platform::Platform;
-use crate::reclaim::retire::{Batch, Dead, Ripe, Stack};
+use crate::reclaim::retire::{Batch, Dead, Stack};
 use crate::reclaim::scheme::Collector;
 use crate::reclaim::trim::Watermark;
 use crate::region::{Region, RegionRequest};
@@ -57,10 +57,9 @@ pub(crate) struct Shared {
     pub(crate) pages: Pages,
     pub(crate) units: Units,
     pub(crate) threads: Registry,
-    /// Taken out and dropped first: what it still defers lands on `ripe`.
+    /// Taken out and dropped first: what it still defers lands with
+    /// the threads' records.
     pub(crate) collector: ManuallyDrop<Collector>,
-    /// Batches whose grace period is over.
-    pub(crate) ripe: CachePadded<Ripe>,
     /// Batches that a sleeping thread holds, or that could not be filled.
     pub(crate) waiting: Stack,
     /// Executors dropped by threads that are not attached: no grace period has
@@ -144,7 +143,7 @@ pub(crate) unsafe fn drop_refs(shared: NonNull<Shared>, n: usize) {
         let collector = unsafe { &mut (*shared).collector };
         // SAFETY: taken here only, and never used in place again.
         let collector = unsafe { ManuallyDrop::take(collector) };
-        // What it still defers goes to `ripe`: everything else is in place.
+        // What it still defers goes to records: everything else is in place.
         drop(collector);
         // SAFETY: allocated by `Arena::create` as a box.
         drop(unsafe { Box::from_raw(shared) });
@@ -234,7 +233,6 @@ impl Arena {
             units,
             threads: Registry::new(),
             collector: ManuallyDrop::new(Collector::new()),
-            ripe: CachePadded::new(Ripe::new()),
             waiting: Stack::new(),
             orphans: Stack::new(),
             unattached: Unattached::default(),

@@ -14,7 +14,9 @@ use crate::reclaim::recycle;
 use crate::reclaim::retire::{Dead, Was};
 use crate::reservation::Reservation;
 use crate::stats;
+use crate::sync::Ordering;
 use crate::thread::ThreadState;
+use crate::thread::holes::Hole;
 use crate::units::{GRANULE, KIB, Span};
 
 /// Smallest and largest appetite, in bytes.
@@ -29,11 +31,13 @@ pub(crate) struct Claim {
     /// Everything from here on is free.
     cursor: usize,
     end: usize,
+    /// Whether what is free is traps, or never was written.
+    filled: bool,
 }
 
 impl Claim {
     /// Holds nothing: the first reservation misses and claims.
-    pub(crate) const EMPTY: Self = Self { start: 0, cursor: 0, end: 0 };
+    pub(crate) const EMPTY: Self = Self { start: 0, cursor: 0, end: 0, filled: true };
 
     /// The whole claim.
     pub(crate) fn span(&self) -> Span {
@@ -67,7 +71,7 @@ impl ThreadState {
         claim.cursor = span.end();
         self.set_claim(claim);
         if skipped.len > 0 {
-            self.give_back(skipped);
+            self.put_aside(skipped, claim.filled);
         }
         if self.open_scopes.get() == 0 {
             // Outside a scope each reservation is sealed on its own.
@@ -78,38 +82,65 @@ impl ThreadState {
 
     /// Replaces the claim; keeps the account of what is unused in it.
     fn set_claim(&self, claim: Claim) {
-        // Relaxed: a statistic of this thread's.
-        let unused = &self.tallies().unused;
-        unused.store(claim.rest().len as u64, crate::sync::Ordering::Relaxed);
         self.claim.set(claim);
+        self.account_unused();
     }
 
-    /// Claims a hole for `layout`. Lock-free; makes a system call when the
-    /// hole's memory must be committed.
-    #[cold]
+    /// Accounts for what the thread has and no executor occupies.
+    pub(crate) fn account_unused(&self) {
+        let unused = self.claim.get().rest().len + self.holes.borrow().bytes();
+        // Relaxed: a statistic of this thread's.
+        self.tallies().unused.store(unused as u64, Ordering::Relaxed);
+    }
+
+    /// Gets a claim that `layout` fits in: a hole of the thread's own, or one of
+    /// those that all threads share.
+    ///
+    /// Lock-free; makes a system call when a lot is recycled or the hole's
+    /// memory must be committed.
+    #[inline(never)]
     fn refill(&self, layout: &CodeLayout) -> Result<(), ReserveError> {
+        let units = &self.shared().units;
+        let need = units.round_up(layout.granules());
+        if units.are_coarse() {
+            // What is set aside must not be under a window of ours.
+            self.close_window();
+        }
+        self.put_claim_aside();
+        recycle::before_claim(self);
+        if self.claim_own(need) { Ok(()) } else { self.claim_shared(layout, need) }
+    }
+
+    /// Makes a hole of the thread's own the claim; false if none is long enough.
+    fn claim_own(&self, need: usize) -> bool {
+        let hole = self.holes.borrow_mut().take(need);
+        hole.is_some_and(|hole| {
+            self.begin_claim(hole.run(), hole.is_filled());
+            true
+        })
+    }
+
+    /// Claims a hole of those that belong to nobody.
+    #[cold]
+    fn claim_shared(&self, layout: &CodeLayout, need: usize) -> Result<(), ReserveError> {
         let shared = self.shared();
-        let need = shared.units.round_up(layout.granules());
         if need * GRANULE > shared.region.span().len {
             return Err(ReserveError::TooLarge {
                 bytes: layout.block().bytes(),
                 max: shared.region.span().len,
             });
         }
-        if shared.units.are_coarse() {
-            // What goes back must not be under a window of ours.
-            self.close_window();
-        }
-        self.return_claim();
-        recycle::before_claim(self);
-
-        let want = self.next_appetite(need);
+        // Holes of its own are to be used up first.
+        let want = if self.holes.borrow().count() > 0 { need } else { self.next_appetite(need) };
         let mut run = shared.pages.claim(need, want);
         let grows = |run: Option<Run>| run.is_none_or(|run| !shared.pages.is_committed(run));
         if grows(run) && recycle::push(self) {
             // Better a hole that just came to be than more memory.
             if let Some(run) = run {
                 shared.pages.release(run);
+            }
+            if self.claim_own(need) {
+                return Ok(());
             }
             run = shared.pages.claim(need, want);
         }
@@ -137,9 +168,13 @@ impl ThreadState {
         }
         stats::add(&self.tallies().claims, 1);
         stats::add(&self.tallies().taken, run.len);
-        let span = shared.pages.span(run);
-        self.set_claim(Claim { start: span.start, cursor: span.start, end: span.end() });
+        self.begin_claim(run, true);
         Ok(())
+    }
+
+    fn begin_claim(&self, run: Run, filled: bool) {
+        let span = self.shared().pages.span(run);
+        self.set_claim(Claim { start: span.start, cursor: span.start, end: span.end(), filled });
     }
 
     /// Commits a run; where the system has no memory, once more after giving
@@ -167,32 +202,31 @@ impl ThreadState {
         shared.units.round_up(need.max(appetite / GRANULE))
     }
 
-    /// Gives the rest of the claim back.
-    pub(crate) fn return_claim(&self) {
-        let rest = self.claim.get().rest();
+    /// Puts the rest of the claim with the thread's own holes.
+    pub(crate) fn put_claim_aside(&self) {
+        let claim = self.claim.get();
         self.set_claim(Claim::EMPTY);
-        if rest.len > 0 {
-            self.give_back(rest);
+        if claim.rest().len > 0 {
+            self.put_aside(claim.rest(), claim.filled);
         }
     }
 
-    /// Gives granules back that were never written since they were claimed.
-    pub(crate) fn give_back(&self, span: Span) {
-        let shared = self.shared();
+    /// Puts granules that were not written since they were claimed with the
+    /// thread's own holes.
+    fn put_aside(&self, span: Span, filled: bool) {
+        let (units, pages) = (&self.shared().units, &self.shared().pages);
         let mut free = span;
-        if shared.units.are_coarse() {
+        if units.are_coarse() {
             // Units begun stay until the rest of them is dead.
-            let unit = shared.units.bytes();
-            let start = span.start.next_multiple_of(unit).min(span.end());
-            let end = (span.end() & !(unit - 1)).max(start);
-            self.bury(Span::new(span.start, start - span.start));
-            self.bury(Span::new(end, span.end() - end));
+            let start = free.start.next_multiple_of(units.bytes()).min(free.end());
+            let end = (free.end() & !(units.bytes() - 1)).max(start);
+            self.bury(Span::new(free.start, start - free.start));
+            self.bury(Span::new(end, free.end() - end));
             free = Span::new(start, end - start);
         }
         if free.len > 0 {
-            let run = shared.pages.run(free);
-            stats::add(&self.tallies().released, run.len);
-            shared.pages.release(run);
+            self.holes.borrow_mut().push(Hole::new(pages.run(free), filled));
+            self.account_unused();
         }
     }
 

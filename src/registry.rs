@@ -7,7 +7,10 @@
 
 use core::ptr;
 
+use crossbeam_utils::CachePadded;
+
 use crate::reclaim::hold::Holds;
+use crate::reclaim::retire::Ripe;
 use crate::stats::{Tallies, Totals};
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering, Tally};
 
@@ -21,6 +24,9 @@ pub(crate) struct Record {
     in_use: AtomicUsize,
     pub(crate) holds: Holds,
     pub(crate) tallies: Tallies,
+    /// What the thread retired and nobody can be running any more. Whoever
+    /// ends a grace period puts it there.
+    pub(crate) ripe: CachePadded<Ripe>,
 }
 
 // SAFETY: `next` is written before the record is shared and only read after;
@@ -32,11 +38,13 @@ pub(crate) struct Registry {
     head: AtomicPtr<Record>,
     /// Handles ever made.
     ids: Tally,
+    /// Records in use.
+    attached: Tally,
 }
 
 impl Registry {
     pub(crate) fn new() -> Self {
-        Self { head: AtomicPtr::new(ptr::null_mut()), ids: Tally::new(0) }
+        Self { head: AtomicPtr::new(ptr::null_mut()), ids: Tally::new(0), attached: Tally::new(0) }
     }
 
     /// A number no other handle of the arena has.
@@ -45,7 +53,7 @@ impl Registry {
         self.ids.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn records(&self) -> impl Iterator<Item = &Record> {
+    pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
         // Acquire: pairs with the Release of the push in `take`.
         let mut at = self.head.load(Ordering::Acquire);
         core::iter::from_fn(move || {
@@ -61,6 +69,8 @@ impl Registry {
     ///
     /// It stays valid as long as the registry.
     pub(crate) fn take(&self) -> *const Record {
+        // Relaxed: steers policy.
+        self.attached.fetch_add(1, Ordering::Relaxed);
         for record in self.records() {
             // Acquire: pairs with the Release in `give_back`: the last owner's
             // counts and holds come before ours.
@@ -73,6 +83,7 @@ impl Registry {
             in_use: AtomicUsize::new(1),
             holds: Holds::new(),
             tallies: Tallies::default(),
+            ripe: CachePadded::new(Ripe::new()),
         }));
         // Relaxed: only compared and stored in `next`.
         let mut head = self.head.load(Ordering::Relaxed);
@@ -86,6 +97,21 @@ impl Registry {
                 Err(now) => head = now,
             }
         }
+    }
+
+    /// Threads attached now.
+    pub(crate) fn attached(&self) -> usize {
+        // Relaxed: steers policy.
+        self.attached.load(Ordering::Relaxed) as usize
+    }
+
+    /// Frees a record for another thread. By its owner, which holds nothing
+    /// and does not use it again.
+    pub(crate) fn give_back(&self, record: &Record) {
+        // Relaxed: steers policy.
+        self.attached.fetch_sub(1, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `take`.
+        record.in_use.store(0, Ordering::Release);
     }
 
     /// Entries held by any thread, sorted.
@@ -107,15 +133,6 @@ impl Registry {
             totals.stats.attached_threads += record.in_use.load(Ordering::Relaxed) as u64;
         }
         totals
-    }
-}
-
-impl Record {
-    /// Frees the record for another thread. By its owner, which holds nothing
-    /// and does not use it again.
-    pub(crate) fn give_back(&self) {
-        // Release: pairs with the Acquire in `take`.
-        self.in_use.store(0, Ordering::Release);
     }
 }
 

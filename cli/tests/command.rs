@@ -1,7 +1,7 @@
 //! The program as a user runs it: what it prints where, and its exit status.
 
 use std::fs;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use jit_arena::Strategy;
 use serde_json::Value;

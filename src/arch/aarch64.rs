@@ -28,6 +28,11 @@ pub(crate) const TRAP: [u8; 4] = 0xD420_0020_u32.to_le_bytes();
 /// A function that returns at once: `ret`.
 pub(crate) const RETURN: &[u8] = &0xD65F_03C0_u32.to_le_bytes();
 
+/// Whether a core that fetched instructions ahead drops them when another one
+/// writes there. It may go on with them until it synchronises, so recycled
+/// memory holds traps from before that on: stale ones stop it.
+pub(crate) const DROPS_STALE_FETCHES: bool = false;
+
 /// Fills a range with [`TRAP`].
 ///
 /// # Safety

@@ -16,6 +16,11 @@ pub(crate) const TRAP: [u8; 4] = [0xCC; 4];
 /// A function that returns at once: `ret`.
 pub(crate) const RETURN: &[u8] = &[0xC3];
 
+/// Whether a core that fetched instructions ahead drops them when another one
+/// writes there. It does (SDM vol. 3A, "Self-Modifying Code": checked by
+/// physical address, for every processor's stores).
+pub(crate) const DROPS_STALE_FETCHES: bool = true;
+
 /// Fills a range with [`TRAP`].
 ///
 /// # Safety

@@ -1,17 +1,18 @@
 //! The index of holes: the lowest code page that has a hole of at least so many
 //! granules, in a bounded number of steps whatever the number of pages.
 //!
-//! A tree of eights. A leaf has the length of its page's longest hole, every
-//! node above the greatest of its children, so a search goes down to the first
-//! child that is great enough, one cache line a level. All of it is a *hint*
-//! in one direction: a page found here may have lost its hole (the page's own
-//! bitmap decides, and the finder files the page anew), but a page's hole is
-//! never forgotten, `[P4]`: no node stays below what lies under it.
+//! A tree of eights. A leaf is at least as great as its page's longest hole,
+//! every node above as the greatest of its children, so a search goes down to
+//! the first child that is great enough, one cache line a level. All of it is
+//! a *hint* in one direction: a page found here may have lost its hole (the
+//! page's own bitmap decides, and the finder files the page anew), but a
+//! page's hole is never forgotten, `[P4]`: no node stays below what lies under
+//! it.
 //!
 //! Two protocols keep that. A leaf counts how often it was told of a hole: who
-//! lowers it measures first, and gives up if anyone told it of a hole
-//! meanwhile. Who lowers a node above looks at its children once more when it
-//! has.
+//! lowers it reads it first, then measures the page, and gives up if anyone
+//! told the leaf of a hole meanwhile. Who lowers a node above looks at its
+//! children once more when it has.
 //!
 //! Address order matters: the first of any sixteen suitable pages packed a
 //! recorded trace with 1.46 × its live bytes, the lowest with 1.07 ×.
@@ -51,33 +52,58 @@ impl Index {
         Self { levels }
     }
 
-    /// The lowest page that is filed as having a hole of `granules`.
-    pub(crate) fn lowest(&self, granules: usize) -> Option<usize> {
-        'search: loop {
-            let mut at = 0;
-            for level in (0..self.levels.len()).rev() {
-                match self.first_child(level, at, granules) {
-                    Some(child) => at = child,
-                    None if level + 1 == self.levels.len() => return None,
-                    None => {
-                        // The node promised more than its children have.
-                        self.lower(level + 1, at);
-                        continue 'search;
-                    }
-                }
-            }
-            return Some(at);
-        }
+    /// Goes through the pages that are filed as having a hole of `granules`,
+    /// lowest first, until `claim` gets something out of one.
+    ///
+    /// A page of which `claim` gets nothing is filed by what `longest` finds
+    /// there. What is raised behind the search's back is not found.
+    pub(crate) fn search<T>(
+        &self,
+        granules: usize,
+        mut claim: impl FnMut(usize) -> Option<T>,
+        longest: impl Fn(usize) -> usize,
+    ) -> Option<T> {
+        self.search_below(self.levels.len(), 0, granules, &mut claim, &longest)
     }
 
-    /// The first child of the node `at` of the level above `level`, or of all,
-    /// that has `granules`.
-    fn first_child(&self, level: usize, at: usize, granules: usize) -> Option<usize> {
-        let first = at * FAN;
-        // Acquire [P4]: pairs with the AcqRel in `raise`: who finds a hole here
-        // sees it in the bitmap.
-        let has = |node: &AtomicU64| length(node.load(Ordering::Acquire)) >= granules;
-        self.children(level, at).iter().position(has).map(|child| first + child)
+    /// Searches below node `at` of `level`; above the highest level there is
+    /// one node, which is not kept. Lowers what promised too much.
+    fn search_below<T>(
+        &self,
+        level: usize,
+        at: usize,
+        granules: usize,
+        claim: &mut impl FnMut(usize) -> Option<T>,
+        longest: &impl Fn(usize) -> usize,
+    ) -> Option<T> {
+        let below = level - 1;
+        for (child, node) in self.children(below, at).iter().enumerate() {
+            // Acquire [P4]: pairs with the AcqRel in `raise`: who finds a hole
+            // here sees it in the bitmap, and so does `longest` afterwards.
+            let was = node.load(Ordering::Acquire);
+            if length(was) < granules {
+                continue;
+            }
+            let child = at * FAN + child;
+            let found = if below > 0 {
+                self.search_below(below, child, granules, claim, longest)
+            } else {
+                claim(child)
+            };
+            if found.is_some() {
+                return found;
+            }
+            if below > 0 {
+                self.lower(below, child);
+            } else {
+                let to = was >> LENGTH << LENGTH | longest(child) as u64;
+                // AcqRel [P4]: see `raise`. If it fails, somebody made a hole
+                // here or lowered the leaf: one that is too high is only a
+                // detour.
+                let _ = node.compare_exchange(was, to, Ordering::AcqRel, Ordering::Relaxed);
+            }
+        }
+        None
     }
 
     fn children(&self, level: usize, at: usize) -> &[AtomicU64] {
@@ -93,8 +119,8 @@ impl Index {
         loop {
             let count = (was >> LENGTH).wrapping_add(1) << LENGTH;
             let to = count | length(was).max(granules) as u64;
-            // AcqRel [P4]: either `refile` loads the leaf after this, and then
-            // sees the hole as it measures; or its compare-and-swap fails.
+            // AcqRel [P4]: either a search loads the leaf after this, and then
+            // sees the hole as it looks; or its compare-and-swap fails.
             match leaf.compare_exchange_weak(was, to, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => break,
                 Err(now) => was = now,
@@ -119,25 +145,10 @@ impl Index {
         }
     }
 
-    /// Files `page` anew after its holes shrank; `longest` measures them.
-    pub(crate) fn refile(&self, page: usize, longest: impl FnOnce() -> usize) {
-        let leaf = &self.levels[0][page];
-        // Acquire [P4]: pairs with the AcqRel in `raise`: holes that the leaf
-        // was told of are seen by `longest`.
-        let was = leaf.load(Ordering::Acquire);
-        let to = longest();
-        if to < length(was) {
-            let to = was >> LENGTH << LENGTH | to as u64;
-            // AcqRel [P4]: see `raise`. If it fails, somebody made a hole here
-            // or lowered the leaf: too high a leaf is only a detour.
-            let _ = leaf.compare_exchange(was, to, Ordering::AcqRel, Ordering::Relaxed);
-        }
-    }
-
     /// Lowers a node above the leaves to what its children have.
     fn lower(&self, level: usize, at: usize) {
         let node = &self.levels[level][at];
-        // Acquire [P4]: as in `refile`.
+        // Acquire [P4]: pairs with the AcqRel in `raise_above`.
         let was = node.load(Ordering::Acquire);
         let to = self.greatest_below(level, at) as u64;
         if to >= was
@@ -161,12 +172,6 @@ impl Index {
         lengths.map(|node| length(node.load(Ordering::Acquire))).max().unwrap_or(0)
     }
 
-    /// Whether `page` is filed as having no more than `granules` in one hole.
-    pub(crate) fn is_at_most(&self, page: usize, granules: usize) -> bool {
-        // Relaxed: a hint; decides only whether to measure.
-        length(self.levels[0][page].load(Ordering::Relaxed)) <= granules
-    }
-
     /// Whether a search for `granules` can find `page`, `[P4]`.
     pub(crate) fn is_filed(&self, page: usize, granules: usize) -> bool {
         let mut at = page;
@@ -182,6 +187,20 @@ impl Index {
 mod tests {
     use super::*;
 
+    impl Index {
+        /// The first page that a search comes to.
+        fn lowest(&self, granules: usize) -> Option<usize> {
+            self.search(granules, Some, |_| 0)
+        }
+
+        /// Finds that `page` has no more than `granules`.
+        fn lower_to(&self, page: usize, granules: usize) {
+            let filed = |at: usize| length(self.levels[0][at].load(Ordering::Relaxed));
+            let measured = |at| if at == page { granules } else { filed(at) };
+            self.search(granules + 1, |_| None::<()>, measured);
+        }
+    }
+
     #[test]
     fn the_lowest_page_is_found_through_all_levels() {
         for pages in [1, 7, 8, 9, 64, 65, 4096, 4097, 40_000] {
@@ -195,7 +214,7 @@ mod tests {
             }
             while let Some(lowest) = index.lowest(10) {
                 assert_eq!(Some(&lowest), members.last());
-                index.refile(lowest, || 9);
+                index.lower_to(lowest, 9);
                 assert!(index.is_filed(lowest, 9));
                 members.pop();
             }
@@ -211,13 +230,13 @@ mod tests {
         assert_eq!(index.lowest(11), Some(3));
         assert_eq!(index.lowest(12), Some(50));
         assert_eq!(index.lowest(41), None);
-        index.refile(50, || 2);
+        index.lower_to(50, 2);
         assert_eq!(index.lowest(12), None);
         assert_eq!(index.lowest(3), Some(3));
         assert!(index.is_filed(50, 2));
         assert!(!index.is_filed(50, 3));
-        index.refile(3, || 0);
-        index.refile(50, || 0);
+        index.lower_to(3, 0);
+        index.lower_to(50, 0);
         assert_eq!(index.lowest(1), None);
     }
 
@@ -225,9 +244,10 @@ mod tests {
     fn p4_a_hole_made_while_measuring_is_not_forgotten() {
         let index = Index::new(9, 1024);
         index.raise(4, 100);
-        index.refile(4, || {
+        let nothing = |_| None::<()>;
+        index.search(50, nothing, |page| {
             // As long as what is filed, so that only the count tells.
-            index.raise(4, 100);
+            index.raise(page, 100);
             0
         });
         assert_eq!(index.lowest(100), Some(4));
@@ -251,9 +271,13 @@ mod tests {
                         if len > 0 {
                             truth[page].fetch_max(len, Ordering::AcqRel);
                             index.raise(page, len);
-                        } else if let Some(found) = index.lowest(1 + page % 7) {
-                            truth[found].store(0, Ordering::Release);
-                            index.refile(found, || truth[found].load(Ordering::Acquire));
+                        } else {
+                            let need = 1 + page % 7;
+                            let take = |at: usize| {
+                                let had = truth[at].swap(0, Ordering::AcqRel);
+                                (had >= need).then_some(())
+                            };
+                            index.search(need, take, |at| truth[at].load(Ordering::Acquire));
                         }
                     }
                 });

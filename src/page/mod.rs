@@ -34,9 +34,6 @@ pub(crate) mod unit;
 use bitmap::{Run, WORD};
 use index::Index;
 
-/// Words in front of each page's bitmaps.
-const HEAD: usize = 8;
-
 /// The metadata of one code page.
 #[derive(Clone, Copy)]
 pub(crate) struct Page<'a> {
@@ -54,11 +51,14 @@ pub(crate) struct Page<'a> {
 
 /// All code pages of a region.
 pub(crate) struct Pages {
-    words: Box<[AtomicU64]>,
-    /// Words of metadata a page.
-    stride: usize,
-    /// Granules a page, a power of two and at least 64.
-    granules: usize,
+    /// The fields of [`Page`], those of all pages in a row.
+    live: Box<[AtomicU64]>,
+    resident: Box<[AtomicU64]>,
+    taken: Box<[AtomicU64]>,
+    starts: Box<[AtomicU64]>,
+    retired: Box<[AtomicU64]>,
+    /// Granules a page are two to this power, and at least 64.
+    shift: u32,
     count: usize,
     /// Address of granule 0.
     base: usize,
@@ -75,11 +75,14 @@ impl Pages {
     pub(crate) fn new(region: &Region, page_bytes: usize) -> Self {
         let granules = page_bytes / GRANULE;
         let count = region.span().len / page_bytes;
-        let stride = HEAD + 3 * (granules / WORD);
+        let bits = || zeroed_words(count * granules / WORD);
         let pages = Self {
-            words: zeroed_words(count * stride),
-            stride,
-            granules,
+            live: zeroed_words(count),
+            resident: zeroed_words(count),
+            taken: bits(),
+            starts: bits(),
+            retired: bits(),
+            shift: granules.trailing_zeros(),
             count,
             base: region.span().start,
             system_page: region.platform().system_page(),
@@ -94,11 +97,21 @@ impl Pages {
     }
 
     pub(crate) fn page(&self, number: usize) -> Page<'_> {
-        let words = &self.words[number * self.stride..][..self.stride];
-        let (head, bitmaps) = words.split_at(HEAD);
-        let (taken, marks) = bitmaps.split_at(self.granules / WORD);
-        let (starts, retired) = marks.split_at(self.granules / WORD);
-        Page { live: &head[0], resident: &head[1], taken, starts, retired }
+        let words = self.granules() / WORD;
+        let bits = number * words..(number + 1) * words;
+        Page {
+            live: &self.live[number],
+            resident: &self.resident[number],
+            taken: &self.taken[bits.clone()],
+            starts: &self.starts[bits.clone()],
+            retired: &self.retired[bits],
+        }
+    }
+
+    /// The taken granules of one page.
+    fn taken(&self, number: usize) -> &[AtomicU64] {
+        let words = self.granules() / WORD;
+        &self.taken[number * words..][..words]
     }
 
     /// Number of code pages.
@@ -108,7 +121,7 @@ impl Pages {
 
     /// Granules a page.
     pub(crate) fn granules(&self) -> usize {
-        self.granules
+        1 << self.shift
     }
 
     /// Pages below this number may hold memory.
@@ -146,14 +159,14 @@ impl Pages {
     /// Splits a run of the region into its parts on each page: page number and
     /// run within that page.
     fn parts(&self, run: Run) -> impl Iterator<Item = (usize, Run)> + use<> {
-        let granules = self.granules;
+        let shift = self.shift;
         let mut rest = run;
         core::iter::from_fn(move || {
             if rest.len == 0 {
                 return None;
             }
-            let (number, low) = (rest.start / granules, rest.start % granules);
-            let len = rest.len.min(granules - low);
+            let (number, low) = (rest.start >> shift, rest.start & ((1 << shift) - 1));
+            let len = rest.len.min((1 << shift) - low);
             rest = Run::new(rest.start + len, rest.len - len);
             Some((number, Run::new(low, len)))
         })
@@ -162,20 +175,20 @@ impl Pages {
     /// Takes a hole of at least `need` granules, `want` if it is so long, from
     /// the lowest page that has one.
     ///
-    /// Lock-free: each retry follows another thread's success or puts a stale
-    /// hint right. A `need` above a page's size scans the free pages.
+    /// Lock-free: each retry follows another thread's success. A `need` above a
+    /// page's size scans the free pages.
     pub(crate) fn claim(&self, need: usize, want: usize) -> Option<Run> {
-        if need > self.granules {
+        if need > self.granules() {
             return self.claim_pages(need);
         }
-        let want = want.clamp(need, self.granules);
-        while let Some(number) = self.index.lowest(need) {
-            if let Some(run) = self.claim_on(number, need, want) {
-                return Some(run);
-            }
-            self.refile(number);
-        }
-        self.claim_anywhere(need, want)
+        let want = want.clamp(need, self.granules());
+        self.index
+            .search(
+                need,
+                |number| self.claim_on(number, need, want),
+                |number| bitmap::longest_clear(self.taken(number)),
+            )
+            .or_else(|| self.claim_anywhere(need, want))
     }
 
     /// Looks at every page, before the region counts as exhausted: the index
@@ -186,41 +199,34 @@ impl Pages {
     }
 
     /// Takes the first hole of page `number` that is long enough.
+    ///
+    /// The page may lose its longest hole by it; the index hears of that when
+    /// the next search comes in vain.
     fn claim_on(&self, number: usize, need: usize, want: usize) -> Option<Run> {
-        let page = self.page(number);
+        let taken = self.taken(number);
         // Each retry follows another thread's success.
-        while let Some(hole) = bitmap::first_clear(page.taken, need) {
+        while let Some(hole) = bitmap::first_clear(taken, need) {
             let run = Run::new(hole.start, hole.len.min(want));
-            if let Some(got) = bitmap::take(page.taken, run, need) {
-                // Only the loss of its longest hole is news to the index.
-                if self.index.is_at_most(number, hole.len) {
-                    self.refile(number);
-                }
-                return Some(Run::new(number * self.granules + got.start, got.len));
+            if let Some(got) = bitmap::take(taken, run, need) {
+                return Some(Run::new((number << self.shift) + got.start, got.len));
             }
         }
         None
     }
 
-    /// Measures the holes of page `number` after some were taken.
-    fn refile(&self, number: usize) {
-        let taken = self.page(number).taken;
-        self.index.refile(number, || bitmap::longest_clear(taken));
-    }
-
     /// Takes `need` granules from the start of the lowest contiguous free
     /// pages that hold them.
     fn claim_pages(&self, need: usize) -> Option<Run> {
-        let pages = need.div_ceil(self.granules);
+        let pages = need.div_ceil(self.granules());
         let mut first = 0;
         'search: while first + pages <= self.count {
             for number in (first..first + pages).rev() {
-                if !bitmap::is_clear(self.page(number).taken) {
+                if !bitmap::is_clear(self.taken(number)) {
                     first = number + 1;
                     continue 'search;
                 }
             }
-            if let Some(run) = self.take_all(Run::new(first * self.granules, need)) {
+            if let Some(run) = self.take_all(Run::new(first << self.shift, need)) {
                 return Some(run);
             }
             first += 1;
@@ -231,15 +237,13 @@ impl Pages {
     /// Takes exactly `run`, which may cross pages, or nothing.
     fn take_all(&self, run: Run) -> Option<Run> {
         for (number, part) in self.parts(run) {
-            let page = self.page(number);
-            if bitmap::take(page.taken, part, part.len).is_none() {
-                let done = number * self.granules + part.start - run.start;
+            if bitmap::take(self.taken(number), part, part.len).is_none() {
+                let done = (number << self.shift) + part.start - run.start;
                 if done > 0 {
                     self.release(Run::new(run.start, done));
                 }
                 return None;
             }
-            self.refile(number);
         }
         Some(run)
     }
@@ -249,9 +253,9 @@ impl Pages {
     /// Whatever was written there has been filled with traps before, `[D3]`.
     pub(crate) fn release(&self, run: Run) {
         for (number, part) in self.parts(run) {
-            let page = self.page(number);
-            bitmap::release(page.taken, part);
-            self.index.raise(number, bitmap::clear_around(page.taken, part));
+            let taken = self.taken(number);
+            bitmap::release(taken, part);
+            self.index.raise(number, bitmap::clear_around(taken, part));
         }
     }
 
@@ -262,25 +266,25 @@ impl Pages {
     pub(crate) fn commit(&self, region: &Region, run: Run) -> OsResult<usize> {
         let mut committed = 0;
         for (number, part) in self.parts(run) {
-            let page = self.page(number);
+            let resident = &self.resident[number];
             let wanted = self.system_pages(part);
             // Acquire [P2]: pairs with the Release below and the one in
             // `trim_page`; seeing the bit is seeing the page present.
-            let missing = wanted & !page.resident.load(Ordering::Acquire);
+            let missing = wanted & !resident.load(Ordering::Acquire);
             if missing == 0 {
                 continue;
             }
             let first = missing.trailing_zeros() as usize;
             let last = 63 - missing.leading_zeros() as usize;
             let span = Span::new(
-                self.address(number * self.granules) + first * self.system_page,
+                self.address(number << self.shift) + first * self.system_page,
                 (last + 1 - first) * self.system_page,
             );
             // SAFETY: [P2] the span lies in the region: it covers claimed
             // granules of page `number`.
             unsafe { region.protection().populate(region.platform(), span) }?;
             // Release [P2]: pairs with the Acquire above.
-            let before = page.resident.fetch_or(missing, Ordering::Release);
+            let before = resident.fetch_or(missing, Ordering::Release);
             let new = (missing & !before).count_ones() as usize;
             committed += new * self.system_page;
             // Relaxed: statistics and a bound that only grows.
@@ -294,7 +298,7 @@ impl Pages {
     pub(crate) fn is_committed(&self, run: Run) -> bool {
         self.parts(run).all(|(number, part)| {
             // Relaxed: decides only what to try first.
-            self.system_pages(part) & !self.page(number).resident.load(Ordering::Relaxed) == 0
+            self.system_pages(part) & !self.resident[number].load(Ordering::Relaxed) == 0
         })
     }
 
@@ -337,7 +341,7 @@ impl Pages {
         if bitmap::take(page.taken, part, part.len).is_none() {
             return 0;
         }
-        let run = Run::new(number * self.granules + part.start, part.len);
+        let run = Run::new((number << self.shift) + part.start, part.len);
         let mask = self.system_pages(part);
         // Acquire [P2]: pairs with the Release in `commit`.
         let present = page.resident.load(Ordering::Acquire) & mask;
@@ -358,47 +362,42 @@ impl Pages {
 
     /// Enters an executor whose granules are `run`, `[P1]`. Wait-free.
     pub(crate) fn add_executor(&self, run: Run) {
-        for (number, part) in self.parts(run) {
-            let page = self.page(number);
+        for page in self.touched(run) {
             // Relaxed [P1]: a count; who needs the executor itself reads the
             // start bit or the slot.
-            page.live.fetch_add(1, Ordering::Relaxed);
-            if number * self.granules + part.start == run.start {
-                // Release [X1]: pairs with the Acquire in `lookup` and
-                // `is_start`: seeing the bit is seeing the header.
-                let before = bitmap::set(page.starts, part.start, Ordering::Release);
-                debug_assert!(!before, "[B1] two executors start at one granule");
-            }
+            self.live[page].fetch_add(1, Ordering::Relaxed);
         }
+        // Release [X1]: pairs with the Acquire in `lookup` and `is_start`:
+        // seeing the bit is seeing the header.
+        let before = bitmap::set(&self.starts, run.start, Ordering::Release);
+        debug_assert!(!before, "[B1] two executors start at one granule");
     }
 
     /// Marks an executor as retired; false if it already was, or if no
     /// executor starts at `granule`, `[D1]`. Wait-free.
     pub(crate) fn mark_retired(&self, granule: usize) -> bool {
-        let page = self.page(granule / self.granules);
-        let at = granule % self.granules;
         // Relaxed [D1]: the read-modify-write makes one caller the first; the
         // epoch orders everything that follows from it.
-        bitmap::test(page.starts, at, Ordering::Relaxed)
-            && !bitmap::set(page.retired, at, Ordering::Relaxed)
+        bitmap::test(&self.starts, granule, Ordering::Relaxed)
+            && !bitmap::set(&self.retired, granule, Ordering::Relaxed)
     }
 
     /// Takes a retired executor off its pages, `[P1]`; its granules stay taken.
     /// Returns whether a page's count reached zero. Wait-free.
     pub(crate) fn remove_executor(&self, run: Run) -> bool {
-        let mut emptied = false;
-        for (number, part) in self.parts(run) {
-            let page = self.page(number);
-            if number * self.granules + part.start == run.start {
-                // Relaxed: the Release that frees the granules orders these
-                // before the next owner's marks.
-                bitmap::clear(page.starts, part.start, Ordering::Relaxed);
-                bitmap::clear(page.retired, part.start, Ordering::Relaxed);
-            }
+        // Relaxed: the Release that frees the granules, or the publishing of
+        // what is written there next, orders these before the next marks.
+        bitmap::clear(&self.starts, run.start, Ordering::Relaxed);
+        bitmap::clear(&self.retired, run.start, Ordering::Relaxed);
+        self.touched(run).fold(false, |emptied, page| {
             // Relaxed [P1]: a count; see `add_executor`.
-            emptied |= page.live.fetch_sub(1, Ordering::Relaxed) == 1;
-        }
-        emptied
+            (self.live[page].fetch_sub(1, Ordering::Relaxed) == 1) | emptied
+        })
+    }
+
+    /// The pages that a run touches.
+    fn touched(&self, run: Run) -> core::ops::RangeInclusive<usize> {
+        run.start >> self.shift..=(run.end() - 1) >> self.shift
     }
 
     /// Whether the page's holes are all filed, `[P4]`, for `verify`.

@@ -100,7 +100,7 @@ pub(crate) fn after_lot(thread: &ThreadState, recycled: usize) {
     let free = shared.free_bytes();
     let keep = shared.watermark.slack(committed).max(shared.config.keep_free);
     // Saturating: a client may ask to keep everything.
-    if free <= keep.saturating_add(keep / 4) {
+    if free <= keep.saturating_add((keep / 2).max(committed / 32)) {
         // Too little to be worth the calls.
         return;
     }

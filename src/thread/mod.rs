@@ -23,6 +23,7 @@ use crate::stats;
 use crate::units::Span;
 
 mod attached;
+pub(crate) mod holes;
 mod pins;
 mod state;
 
@@ -158,7 +159,6 @@ impl ThreadHandle {
     /// other threads have retired but not handed over yet. Lock-free; makes
     /// system calls.
     pub fn collect(&mut self) {
-        self.state().return_claim();
         recycle::collect(self.state());
     }
 }
@@ -167,11 +167,11 @@ impl Drop for ThreadHandle {
     fn drop(&mut self) {
         let state = self.state();
         attached::unlink(state);
-        state.return_claim();
+        recycle::hand_over(state);
         state.seal();
         // What the system still refuses to close stays counted in the stats.
         let _ = state.close_unsealed(state.shared().region.span());
-        state.record().give_back();
+        state.shared().threads.give_back(state.record());
         // SAFETY: a box of `attach`; nothing points to it any more: it is off
         // the thread's list, and guards and scopes borrow this handle.
         drop(unsafe { Box::from_raw(self.state.as_ptr()) });

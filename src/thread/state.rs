@@ -17,6 +17,7 @@ use crate::scope::OpenWindow;
 use crate::stats::{self, Tallies};
 use crate::units::Span;
 
+use super::holes::{Hole, Holes};
 use super::pins::SetAside;
 
 /// Arena handles a thread draws at a time.
@@ -43,8 +44,12 @@ pub(crate) struct ThreadState {
     /// The guards that each park under way has set aside, outermost first.
     pub(super) aside: RefCell<Vec<SetAside>>,
     pub(crate) claim: Cell<Claim>,
+    /// What it can claim without asking anybody.
+    pub(crate) holes: RefCell<Holes>,
     /// Bytes the next claim should have.
     pub(crate) appetite: Cell<usize>,
+    /// Where lots are sorted; empty in between.
+    pub(crate) lot: RefCell<Vec<Hole>>,
     /// Write scopes opened so far: tells reservations of one from another.
     pub(crate) scopes: Cell<u64>,
     /// Write scopes open now.
@@ -53,6 +58,8 @@ pub(crate) struct ThreadState {
     pub(crate) window: Cell<Option<OpenWindow>>,
     /// What it has dropped and not yet deferred.
     batch: Cell<Option<Box<Batch>>>,
+    /// Bytes a batch has at most, about; see [`recycle::share`].
+    pub(crate) share: Cell<usize>,
     /// An empty batch for after that.
     spare: Cell<Option<Box<Batch>>>,
     /// Given up inside the write scopes open now, whose windows may cover it;
@@ -82,11 +89,14 @@ impl ThreadState {
             parked: Cell::new(0),
             aside: RefCell::new(Vec::new()),
             claim: Cell::new(Claim::EMPTY),
+            holes: RefCell::default(),
             appetite: Cell::new(0),
+            lot: RefCell::default(),
             scopes: Cell::new(0),
             open_scopes: Cell::new(0),
             window: Cell::new(None),
             batch: Cell::new(None),
+            share: Cell::new(recycle::share(arena)),
             spare: Cell::new(None),
             withheld: RefCell::new(Vec::new()),
             unsealed: RefCell::new(Vec::new()),
@@ -152,7 +162,7 @@ impl ThreadState {
     pub(crate) fn retire(&self, dead: Dead) {
         let mut batch = self.batch.take().or_else(|| self.spare.take()).unwrap_or_else(Batch::new);
         batch.push(dead, self.shared().weight(dead));
-        let full = batch.is_full() || batch.bytes() >= recycle::seal_bytes(self.shared());
+        let full = batch.is_full() || batch.bytes() >= self.share.get();
         self.batch.set(Some(batch));
         if full {
             self.seal();
@@ -166,19 +176,19 @@ impl ThreadState {
                 return;
             }
             self.defer(batch);
+            self.share.set(recycle::share(self.shared()));
         }
     }
 
     /// Defers a batch of executors that were unreachable before this call.
     pub(crate) fn defer(&self, batch: Box<Batch>) {
-        let ripe = RipePointer(NonNull::from(&*self.shared().ripe));
-        let bytes = batch.bytes();
-        self.shared().ripe.expect(bytes);
+        let ripe = RipePointer(NonNull::from(&*self.record().ripe));
+        self.record().ripe.expect(batch.bytes());
         let pin = self.local.pin();
         let handover = move || {
             let RipePointer(ripe) = { ripe };
-            // SAFETY: deferred work runs before the collector is gone, and the
-            // arena drops that before anything else.
+            // SAFETY: deferred work runs before the collector is gone; the
+            // arena drops that before the records.
             let ripe = unsafe { ripe.as_ref() };
             ripe.arrive(batch);
         };
