@@ -95,9 +95,12 @@ impl Shared {
         self.totals().finish(self.pages.committed_bytes(), self.region.span().len)
     }
 
-    /// Bytes of committed memory that belong to nobody.
+    /// Bytes of committed memory that no executor occupies: holes, everybody's
+    /// and threads' own.
     pub(crate) fn free_bytes(&self) -> usize {
-        self.pages.committed_bytes().saturating_sub(self.totals().taken_bytes() as usize)
+        let totals = self.totals();
+        let used = totals.taken_bytes().saturating_sub(totals.stats.claimed_bytes);
+        self.pages.committed_bytes().saturating_sub(used as usize)
     }
 
     /// Hands an executor over that a thread without a handle dropped. Its
