@@ -43,15 +43,15 @@ const LEAST_OWN: usize = 4;
 /// Most holes a thread keeps to itself between lots.
 const MOST_OWN: usize = 256;
 
-/// Bytes of one lot, about.
+/// Bytes that are worth recycling: a part of what is committed.
 fn lot_bytes(shared: &Shared) -> usize {
-    (shared.pages.committed_bytes() / 16).clamp(16 * KIB, 128 * KIB)
+    shared.pages.committed_bytes() / 16
 }
 
-/// Bytes that each thread may have in a batch, and in holes of its own, so
-/// that all together have a lot.
+/// Bytes of a thread's lot, and of the holes it keeps: all threads together
+/// have [`lot_bytes`], and none so much that its lot takes it long.
 pub(crate) fn share(shared: &Shared) -> usize {
-    (lot_bytes(shared) / shared.threads.attached().max(1)).max(4 * KIB)
+    (lot_bytes(shared) / shared.threads.attached().max(1)).clamp(4 * KIB, 128 * KIB)
 }
 
 /// What a thread does for reclamation each time it needs a new claim.
@@ -80,7 +80,7 @@ pub(crate) fn before_claim(thread: &ThreadState) {
 pub(crate) fn push(thread: &ThreadState) -> bool {
     let shared = thread.shared();
     let pending: usize = shared.threads.records().map(|record| record.ripe.pending()).sum();
-    if pending + thread.batch_bytes() < lot_bytes(shared) / 2 {
+    if pending + thread.batch_bytes() < lot_bytes(shared).clamp(16 * KIB, 128 * KIB) / 2 {
         return false;
     }
     thread.seal();
