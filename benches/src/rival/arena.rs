@@ -51,6 +51,10 @@ impl Rival for Ours {
         }
     }
 
+    fn populates(&self) -> bool {
+        true
+    }
+
     fn note(&self) -> String {
         let stats = self.0.stats();
         let per = |count: u64| count as f64 / stats.installs.max(1) as f64;
