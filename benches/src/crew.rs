@@ -107,6 +107,18 @@ enum Task {
     Collect,
 }
 
+/// Ends the program when its thread panics: the others would wait for it for
+/// ever.
+struct EndTogether;
+
+impl Drop for EndTogether {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
 struct Report {
     start: Instant,
     end: Instant,
@@ -139,6 +151,7 @@ impl Crew {
             let (rival, report) = (rival.clone(), report.clone());
             let (start, mail) = (Arc::clone(&start), Arc::clone(&mail));
             workers.push(thread::spawn(move || {
+                let _whole = EndTogether;
                 let mut hand = Hand::new(&rival, plan, index, mail);
                 while let Ok(task) = inbox.recv() {
                     start.wait();

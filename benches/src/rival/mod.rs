@@ -159,6 +159,6 @@ pub fn visit(name: &str, room: Room, visit: &mut impl Visit) {
             visit.missing(name, NotHere("built without the feature `asmjit`".to_owned()));
         }
         "jit-allocator" => show(name, Ok(jit_allocator::Port::new()), visit),
-        _ => show(name, arena::Ours::new(name, live), visit),
+        _ => show(name, arena::Ours::new(name, room), visit),
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jit_arena::{Arena, Strategy, ThreadHandle};
 use jit_arena_benches::machine;
 use jit_arena_benches::race::{Effort, Entry, Race};
+use jit_arena_benches::rival::Room;
 use jit_arena_benches::rival::arena::Ours;
 
 use crate::cost::Cost;
@@ -33,6 +34,9 @@ pub(crate) struct Bench {
     pub(crate) throughputs: Vec<Throughput>,
     pub(crate) curves: Vec<Curve>,
 }
+
+/// Of an arena that is measured by itself.
+pub(crate) const ROOM: Room = Room { bytes: 64 << 20, threads: 1 };
 
 /// Whom we are compared with.
 pub(crate) const PEERS: [&str; 7] =
@@ -90,7 +94,7 @@ impl Bench {
 
     /// An arena in our strategy, with a handle of this thread's.
     pub(crate) fn attach(&self) -> Result<(Arena, ThreadHandle), String> {
-        let ours = Ours::new(self.ours, 64 << 20).map_err(|why| why.to_string())?;
+        let ours = Ours::new(self.ours, ROOM).map_err(|why| why.to_string())?;
         let thread = ours.arena().attach().map_err(|error| error.to_string())?;
         Ok((ours.arena().clone(), thread))
     }

@@ -4,7 +4,7 @@
 use std::error::Error;
 
 use jit_arena_benches::crew::{Crew, Plan};
-use jit_arena_benches::rival::{self, NotHere, Rival, Room, Visit};
+use jit_arena_benches::rival::{self, NotHere, Rival, Visit};
 use jit_arena_benches::sample::Spread;
 use jit_arena_benches::trace;
 use jit_arena_benches::workload;
@@ -12,7 +12,7 @@ use jit_arena_cli::bundled;
 use jit_arena_cli::replay::{self, ReplayOptions, Speed};
 use jit_arena_cli::trace::Trace;
 
-use crate::bench::{Bench, Length};
+use crate::bench::{Bench, Length, ROOM};
 use crate::report::Limit;
 
 /// Live and committed bytes over the time of a trace.
@@ -62,7 +62,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<(), Box<dyn Error>> {
     for trace in &traces {
         for name in [bench.ours, "asmjit", "mapping"] {
             let mut curved = Curved { trace, curve: None };
-            rival::visit(name, Room { bytes: 64 << 20, threads: 1 }, &mut curved);
+            rival::visit(name, ROOM, &mut curved);
             bench.curves.extend(curved.curve);
         }
     }

@@ -6,7 +6,7 @@ use jit_arena::{CodeLayout, Executor, Strategy, ThreadHandle};
 use jit_arena_benches::rival::arena::Ours;
 use jit_arena_benches::sample::{Spread, cpu_time};
 
-use crate::bench::Bench;
+use crate::bench::{Bench, ROOM};
 
 /// Executors in one scope.
 const BATCHES: [usize; 3] = [1, 8, 64];
@@ -23,7 +23,7 @@ struct Lane {
 pub(crate) fn run(bench: &mut Bench) -> Result<(), Box<dyn Error>> {
     let mut lanes = Vec::new();
     for strategy in Strategy::ALL {
-        match Ours::new(strategy.name(), 64 << 20) {
+        match Ours::new(strategy.name(), ROOM) {
             Ok(ours) => lanes.push(Lane {
                 strategy,
                 thread: ours.arena().attach()?,
