@@ -92,7 +92,9 @@ impl Shared {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        self.totals().finish(self.pages.committed_bytes(), self.region.span().len)
+        let mut stats = self.totals().finish(self.pages.committed_bytes(), self.region.span().len);
+        stats.huge_bytes = self.region.huge_bytes() as u64;
+        stats
     }
 
     /// Bytes of committed memory that no executor occupies: holes, everybody's

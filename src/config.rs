@@ -47,6 +47,7 @@ pub struct Builder {
     keep_free: usize,
     near: Option<usize>,
     strategy: Option<Strategy>,
+    huge_pages: bool,
     name: String,
 }
 
@@ -65,6 +66,7 @@ impl Default for Builder {
             keep_free: 64 * KIB,
             near: None,
             strategy: None,
+            huge_pages: false,
             name: "jit-arena".to_owned(),
         }
     }
@@ -119,6 +121,22 @@ impl Builder {
         self
     }
 
+    /// Whether memory that is committed in whole blocks of a huge page's size
+    /// (2 MiB on x86-64) is moved into huge pages, in the view that runs and,
+    /// where that lasts, in the one that is written. Default: no.
+    ///
+    /// A wish: where the system grants none, or the strategy cannot use them,
+    /// the arena works as without, [`Report::huge_pages`](crate::Report) says
+    /// why, and [`Stats::huge_bytes`](crate::Stats) stays 0. Building takes a
+    /// trial of some milliseconds; each block takes about as long when it has
+    /// been committed, once until all of it has gone back. Nothing more is
+    /// committed than without.
+    #[must_use]
+    pub fn huge_pages(mut self, wanted: bool) -> Self {
+        self.huge_pages = wanted;
+        self
+    }
+
     /// Name of the memory in the process's maps, where the system shows one.
     /// Default: `jit-arena`.
     #[must_use]
@@ -161,7 +179,13 @@ impl Builder {
             (None, Ok(name)) if !name.is_empty() => Some(name.parse()?),
             (None, _) => None,
         };
-        let request = RegionRequest { name: &self.name, reserve, near: self.near, strategy };
+        let request = RegionRequest {
+            name: &self.name,
+            reserve,
+            near: self.near,
+            strategy,
+            huge_pages: self.huge_pages,
+        };
         Arena::create(platform, &request, Config { code_page: page, keep_free: self.keep_free })
     }
 }

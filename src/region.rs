@@ -28,6 +28,10 @@ use crate::protect::{
 use crate::report::{Attempt, MemoryKind, Outcome, Report};
 use crate::units::{GRANULE, Span};
 
+mod huge;
+
+use huge::HugePages;
+
 /// What a region is to be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RegionRequest<'a> {
@@ -39,6 +43,8 @@ pub(crate) struct RegionRequest<'a> {
     pub(crate) near: Option<usize>,
     /// The only strategy to try; by order of preference if `None`.
     pub(crate) strategy: Option<Strategy>,
+    /// Whether to use huge pages where they can be had.
+    pub(crate) huge_pages: bool,
 }
 
 /// No region could be had.
@@ -121,6 +127,8 @@ pub(crate) struct Region {
     platform: Arc<dyn Platform>,
     protection: Box<dyn Protection>,
     span: Span,
+    /// If they were asked for and can be had.
+    huge: Option<HugePages>,
 }
 
 impl Region {
@@ -134,10 +142,15 @@ impl Region {
         request: &RegionRequest<'_>,
     ) -> Result<(Self, Report), RegionError> {
         let len = whole_pages(request.reserve, platform.system_page())?;
+        // A huge page can be mapped only where its address is a multiple of
+        // its size.
+        let huge = request.huge_pages.then(|| platform.huge_page());
+        let aside = huge.flatten().map_or(Place::Anywhere, Place::Aligned);
         let wanted = Wanted {
             name: request.name,
             len,
-            place: request.near.map_or(Place::Anywhere, Place::Near),
+            place: request.near.map_or(aside, Place::Near),
+            aside,
         };
         let sync_core = platform.register_sync_core();
         let mut attempts = Vec::new();
@@ -150,7 +163,8 @@ impl Region {
                     continue;
                 }
                 match Self::attempt(&platform, strategy, memory, &wanted) {
-                    Ok(region) => {
+                    Ok(mut region) => {
+                        let huge_pages = huge.map(|size| region.try_huge_pages(size));
                         attempts.push(Attempt { strategy, memory, outcome: Outcome::Chosen });
                         let report = Report {
                             strategy,
@@ -161,6 +175,7 @@ impl Region {
                             span: region.span,
                             attempts,
                             sync_core,
+                            huge_pages,
                         };
                         return Ok((region, report));
                     }
@@ -185,7 +200,7 @@ impl Region {
     ) -> OsResult<Self> {
         let (protection, span) = protect(&**platform, strategy, memory, wanted)?;
         // From here on dropping the region undoes everything.
-        let region = Self { platform: Arc::clone(platform), protection, span };
+        let region = Self { platform: Arc::clone(platform), protection, span, huge: None };
         region.self_check()?;
         Ok(region)
     }
@@ -252,6 +267,34 @@ impl Region {
         // SAFETY: inside the executable view.
         unsafe { platform.invalidate_instruction_cache(granule.start, GRANULE) };
         Ok(())
+    }
+
+    /// Turns huge pages on if the system grants one.
+    fn try_huge_pages(&mut self, size: Option<usize>) -> OsResult<()> {
+        let huge = HugePages::new(self.span, size, self.platform.system_page())?;
+        huge.try_one(&*self.platform, &*self.protection)?;
+        self.huge = Some(huge);
+        Ok(())
+    }
+
+    /// Hears that `pages` system pages have become present in the code page
+    /// at `addr`. May make system calls.
+    pub(crate) fn committed(&self, addr: usize, pages: usize) {
+        if let Some(huge) = &self.huge {
+            huge.committed(&*self.platform, &*self.protection, addr, pages);
+        }
+    }
+
+    /// Hears that `pages` system pages of the code page at `addr` went back.
+    pub(crate) fn discarded(&self, addr: usize, pages: usize) {
+        if let Some(huge) = &self.huge {
+            huge.discarded(addr, pages);
+        }
+    }
+
+    /// Bytes in huge pages now.
+    pub(crate) fn huge_bytes(&self) -> usize {
+        self.huge.as_ref().map_or(0, HugePages::bytes)
     }
 
     /// The machine.

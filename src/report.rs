@@ -105,6 +105,9 @@ pub struct Report {
     /// before freed addresses are used again; if not, why. The platform has a
     /// slower way on some processors.
     pub sync_core: OsResult<()>,
+    /// Whether the system granted a huge page when the region was made; if
+    /// not, why. `None` if none was asked for.
+    pub huge_pages: Option<OsResult<()>>,
 }
 
 impl Report {
@@ -134,6 +137,11 @@ impl fmt::Display for Report {
         match self.sync_core {
             Ok(()) => writeln!(f, "core serialisation: by the kernel")?,
             Err(error) => writeln!(f, "core serialisation: not by the kernel ({error})")?,
+        }
+        match self.huge_pages {
+            None => {}
+            Some(Ok(())) => writeln!(f, "huge pages: granted")?,
+            Some(Err(error)) => writeln!(f, "huge pages: not granted ({error})")?,
         }
         f.write_str("tried:")?;
         for attempt in &self.attempts {
@@ -185,6 +193,7 @@ mod tests {
                 attempt(Strategy::DualTransient, MemoryKind::Memfd, Outcome::Chosen),
             ],
             sync_core: Ok(()),
+            huge_pages: None,
         };
         assert_eq!(report.reach(), Some(0x1400_0000));
         let text = report.to_string();

@@ -27,6 +27,9 @@ pub struct Stats {
     pub padding_bytes: u64,
     /// Bytes of code memory held from the system, in whole system pages.
     pub committed_bytes: u64,
+    /// Of these, bytes in huge pages, as far as the arena knows: the system
+    /// may split them.
+    pub huge_bytes: u64,
     /// Bytes of address space of one view.
     pub reserved_bytes: u64,
     /// Executors ever published.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use jit_arena_benches::rival::{self, NotHere, Rival, Room, Visit};
-use jit_arena_benches::round::{Crew, Frees, Plan, check};
-use jit_arena_benches::workload::MEAN;
+use jit_arena_benches::check;
+use jit_arena_benches::crew::{Crew, Plan};
+use jit_arena_benches::rival::{self, NotHere, Rival, Visit};
 
 struct Measure<'c> {
     criterion: &'c mut Criterion,
@@ -14,13 +14,10 @@ struct Measure<'c> {
 
 impl Visit for Measure<'_> {
     fn rival<R: Rival + Clone>(&mut self, rival: R) {
-        if !rival.name().starts_with("probe")
-            && let Err(what) = check(&rival, 64, 20_000)
-        {
+        if let Err(what) = check::is_sound(&rival) {
             return self.missing(&rival.name(), NotHere(format!("unsound: {what}")));
         }
-        let plan = Plan { threads: 1, live: self.live, frees: Frees::Direct, latency: false };
-        let crew = Crew::new(rival, plan);
+        let crew = Crew::new(rival, Plan::new(1, self.live));
         crew.churn(4 * self.live);
         let id = BenchmarkId::new(crew.name(), self.live);
         let mut group = self.criterion.benchmark_group("replace");
@@ -39,15 +36,12 @@ impl Visit for Measure<'_> {
 
 fn replace(criterion: &mut Criterion) {
     for live in [512, 4096, 32_768] {
-        let room = Room { bytes: (live as f64 * MEAN) as usize, threads: 1 };
         for name in rival::ALL {
-            // Its provider holds two mappings an executor and more: beyond what
-            // Linux allows a process (vm.max_map_count, 65,530 by default).
-            if *name == "cranelift" && live > 20_000 {
+            if live > rival::most_live(name) {
                 println!("not run: {name}: too many mappings at {live} live");
                 continue;
             }
-            rival::visit(name, room, &mut Measure { criterion, live });
+            rival::visit(name, Plan::new(1, live).room(), &mut Measure { criterion, live });
         }
     }
 }

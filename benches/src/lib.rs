@@ -5,16 +5,23 @@
 //!   strategy, the limit probe, and the peers.
 //! - [`workload`]: what they are made to do; all randomness is drawn before
 //!   the clock starts.
-//! - [`round`]: short interleaved rounds, medians of ratios. Other programs
-//!   share the machine, and its clock wanders: a ratio of two medians taken a
-//!   second apart says little, one of two rounds a few milliseconds apart much.
-//! - `src/bin/targets.rs` prints every target of DESIGN.md with what was
-//!   measured; `benches/*.rs` ask one question a file.
+//! - [`crew`]: one rival with its threads; [`race`]: crews that take turns, so
+//!   that what is compared happened at the same time; [`check`]: no rival is
+//!   timed that hands out memory twice.
+//! - [`trace`]: recorded allocations, replayed for the memory they take.
+//! - [`plot`]: pictures of it.
+//!
+//! `src/bin/targets` prints every target of DESIGN.md with what was measured
+//! and makes the records in `record/`; `benches/*.rs` ask one question a file.
 
 #![allow(missing_debug_implementations, reason = "nobody prints a rival")]
 
+pub mod check;
+pub mod crew;
 pub mod machine;
+pub mod plot;
+pub mod race;
 pub mod rival;
-pub mod round;
+pub mod sample;
 pub mod trace;
 pub mod workload;

@@ -38,6 +38,8 @@ pub struct DoctorReport {
     pub reserve_bytes: usize,
     /// How cores are made to drop stale instructions.
     pub core_serialisation: String,
+    /// Whether huge pages can be had, if asked for.
+    pub huge_pages: String,
     /// Every attempt until one worked, in order.
     pub attempts: Vec<Attempt>,
     /// Every strategy there is, best first, and whether it works here.
@@ -76,7 +78,8 @@ pub struct Offer {
 ///
 /// No arena can be built.
 pub fn examine(strategy: Option<Strategy>) -> Result<DoctorReport, Failure> {
-    let mut builder = Arena::builder();
+    // Asked for, to see whether they can be had: nothing runs in this arena.
+    let mut builder = Arena::builder().huge_pages(true);
     if let Some(strategy) = strategy {
         builder = builder.strategy(strategy);
     }
@@ -100,6 +103,11 @@ pub fn examine(strategy: Option<Strategy>) -> Result<DoctorReport, Failure> {
         core_serialisation: match &report.sync_core {
             Ok(()) => "by the kernel (membarrier)".to_owned(),
             Err(e) => format!("not by the kernel ({e})"),
+        },
+        huge_pages: match &report.huge_pages {
+            Some(Ok(())) => "granted when asked for".to_owned(),
+            Some(Err(e)) => format!("not granted ({e})"),
+            None => "not asked for".to_owned(),
         },
         attempts: attempts.collect(),
         strategies: Strategy::ALL.map(offer).to_vec(),
@@ -197,9 +205,10 @@ impl DoctorReport {
         let mut text = self.summary();
         let _ = write!(
             text,
-            "\nregion: {} of address space a view\nstale instructions: cores serialised {}\n\nstrategies, best first:",
+            "\nregion: {} of address space a view\nstale instructions: cores serialised {}\nhuge pages: {}\n\nstrategies, best first:",
             human::bytes(self.reserve_bytes as u64),
             self.core_serialisation,
+            self.huge_pages,
         );
         for offer in &self.strategies {
             let state = match (&offer.why_not, offer.by_default) {

@@ -290,6 +290,7 @@ impl Pages {
             // Relaxed: statistics and a bound that only grows.
             self.committed.fetch_add(new as u64, Ordering::Relaxed);
             self.high_water.fetch_max(number as u64 + 1, Ordering::Relaxed);
+            region.committed(span.start, new);
         }
         Ok(committed)
     }
@@ -355,6 +356,7 @@ impl Pages {
             gone = present.count_ones() as usize;
             // Relaxed: a statistic.
             self.committed.fetch_sub(gone as u64, Ordering::Relaxed);
+            region.discarded(self.address(run.start), gone);
         }
         self.release(run);
         gone * self.system_page

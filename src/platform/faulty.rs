@@ -30,6 +30,8 @@ pub enum Kind {
     Populate,
     /// [`Platform::discard`].
     Discard,
+    /// [`Platform::collapse`].
+    Collapse,
     /// [`Platform::hide_from_children`].
     HideFromChildren,
     /// [`Platform::key_alloc`].
@@ -42,7 +44,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::CreateFile,
         Self::SealFile,
         Self::Map,
@@ -51,6 +53,7 @@ impl Kind {
         Self::Protect,
         Self::Populate,
         Self::Discard,
+        Self::Collapse,
         Self::HideFromChildren,
         Self::KeyAlloc,
         Self::RegisterSyncCore,
@@ -196,6 +199,16 @@ unsafe impl Platform for Faulty {
         self.gate(Kind::Discard, "madvise", len)?;
         // SAFETY: the caller's promise is the same.
         unsafe { self.inner.discard(addr, len) }
+    }
+
+    fn huge_page(&self) -> Option<usize> {
+        self.inner.huge_page()
+    }
+
+    unsafe fn collapse(&self, addr: usize, len: usize) -> OsResult<()> {
+        self.gate(Kind::Collapse, "madvise(MADV_COLLAPSE)", len)?;
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.inner.collapse(addr, len) }
     }
 
     unsafe fn hide_from_children(&self, addr: usize, len: usize) -> OsResult<()> {

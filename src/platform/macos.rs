@@ -90,7 +90,8 @@ unsafe impl Platform for Macos {
         // Without MAP_FIXED the address is a hint that the kernel rounds up to
         // the next range that is free.
         let hint = match place {
-            Place::Anywhere => 0,
+            // Found by alignment only where a hint happens to have it.
+            Place::Anywhere | Place::Aligned(_) => 0,
             Place::Near(near) => near & !(self.system_page - 1),
         };
         // SAFETY: without MAP_FIXED the call replaces no mapping.

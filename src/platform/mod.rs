@@ -107,6 +107,9 @@ pub enum Backing {
 pub enum Place {
     /// Wherever the system likes.
     Anywhere,
+    /// Wherever the system likes, at a multiple of this power of two; at any
+    /// place if no such one is found. A wish: the caller looks at what it got.
+    Aligned(usize),
     /// In a free range as near to this address as can be had; anywhere if none
     /// is found. A wish: the caller looks at what it got.
     Near(usize),
@@ -196,6 +199,29 @@ pub unsafe trait Platform: fmt::Debug + Send + Sync {
     /// The range lies inside one writable mapping, is whole system pages, and
     /// holds nothing that anyone still needs, in any view.
     unsafe fn discard(&self, addr: usize, len: usize) -> OsResult<()>;
+
+    /// Size of a huge page in bytes, a power of two; `None` if the system has
+    /// none for such memory. May read a file.
+    fn huge_page(&self) -> Option<usize> {
+        None
+    }
+
+    /// Moves the memory that `[addr, addr + len)` shows into huge pages, and
+    /// maps it by them there. What is not present of it comes as zeros; no
+    /// byte changes, and threads that run or write it meanwhile wait. A later
+    /// discard of a part splits a huge page again. System call; needs no key
+    /// rights.
+    ///
+    /// # Errors
+    ///
+    /// The call that failed, and then nothing has changed but what is present.
+    ///
+    /// # Safety
+    ///
+    /// The range is whole huge pages inside one mapping that the caller owns.
+    unsafe fn collapse(&self, _addr: usize, len: usize) -> OsResult<()> {
+        Err(OsError { call: "huge pages", bytes: len, errno: libc::ENOTSUP })
+    }
 
     /// Keeps a mapping out of forked children. System call.
     ///

@@ -82,6 +82,11 @@ impl Protection for DualPkey {
         unsafe { platform.discard(self.views.writable_at(span.start), span.len) }
     }
 
+    unsafe fn collapse(&self, platform: &dyn Platform, span: Span) -> OsResult<()> {
+        // SAFETY: whole huge pages of the region (caller).
+        unsafe { self.views.collapse(platform, span) }
+    }
+
     unsafe fn release(&self, platform: &dyn Platform) {
         // SAFETY: nothing uses the region any more (caller).
         unsafe { self.views.release(platform) };

@@ -37,7 +37,7 @@ impl DualTransient {
         wanted: &Wanted<'_>,
         memory: MemoryKind,
     ) -> OsResult<(Self, Span)> {
-        let Wanted { name, len, place } = *wanted;
+        let Wanted { name, len, place, aside: _ } = *wanted;
         let (executable, file) = match memory {
             MemoryKind::Memfd => {
                 let file = File::sealed(platform, name, len)?;

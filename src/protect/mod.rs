@@ -200,6 +200,17 @@ pub(crate) trait Protection: fmt::Debug + Send + Sync {
     /// every granule in it.
     unsafe fn discard(&self, platform: &dyn Platform, span: Span) -> OsResult<()>;
 
+    /// Moves present memory into huge pages, in the executable view and, where
+    /// that lasts, in the writable one as far as the system lets it.
+    ///
+    /// # Safety
+    ///
+    /// `span` lies in the region and is whole huge pages.
+    unsafe fn collapse(&self, platform: &dyn Platform, span: Span) -> OsResult<()> {
+        // SAFETY: whole huge pages of the executable view, which is ours.
+        unsafe { platform.collapse(span.start, span.len) }
+    }
+
     /// Reads an aligned word of the executable view, from any thread and from
     /// signal handlers.
     ///

@@ -10,7 +10,7 @@
 //!
 //! Owns: `[W1]`; no mapping is ever W+X. Source: mprotect(2).
 
-use crate::platform::{Access, Backing, KeyAccess, OsResult, Platform};
+use crate::platform::{Access, Backing, KeyAccess, OsError, OsResult, Platform};
 use crate::report::MemoryKind;
 use crate::units::Span;
 
@@ -86,6 +86,11 @@ impl Protection for Mprotect {
         // SAFETY: whole pages of the view, owned by the caller; giving private
         // pages back needs no right to write them.
         unsafe { platform.discard(span.start, span.len) }
+    }
+
+    unsafe fn collapse(&self, _platform: &dyn Platform, span: Span) -> OsResult<()> {
+        // The first flip of a system page's rights would split it again.
+        Err(OsError { call: "huge pages", bytes: span.len, errno: libc::ENOTSUP })
     }
 
     unsafe fn release(&self, platform: &dyn Platform) {

@@ -18,6 +18,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) len: usize,
     /// Where the executable view is to lie.
     pub(crate) place: Place,
+    /// Where a second view of all of it is to lie.
+    pub(crate) aside: Place,
 }
 
 /// A mapping that goes away unless it is kept.
@@ -167,7 +169,7 @@ impl Views {
         memory: MemoryKind,
         key: Option<Key>,
     ) -> OsResult<Self> {
-        let Wanted { name, len, place } = *wanted;
+        let Wanted { name, len, place, aside } = *wanted;
         let (executable, writable) = match memory {
             MemoryKind::Memfd => {
                 // Closed at the end of this arm: mappings hold the memory, and
@@ -175,8 +177,7 @@ impl Views {
                 let file = File::sealed(platform, name, len)?;
                 let executable =
                     Mapping::new(platform, file.backing(), place, len, Access::ReadExecute)?;
-                let writable =
-                    Mapping::new(platform, file.backing(), Place::Anywhere, len, Access::None)?;
+                let writable = Mapping::new(platform, file.backing(), aside, len, Access::None)?;
                 (executable, writable)
             }
             MemoryKind::SharedAnonymous => {
@@ -198,6 +199,25 @@ impl Views {
     pub(crate) fn writable_at(&self, addr: usize) -> usize {
         debug_assert!(addr >= self.executable.start && addr <= self.executable.end());
         self.writable.start + (addr - self.executable.start)
+    }
+
+    /// Moves memory into huge pages and maps it by them in the executable
+    /// view, and in the writable one if that lies where it can be.
+    ///
+    /// # Safety
+    ///
+    /// `span` lies in the executable view and is whole huge pages.
+    pub(crate) unsafe fn collapse(&self, platform: &dyn Platform, span: Span) -> OsResult<()> {
+        // SAFETY: from the caller.
+        unsafe { platform.collapse(span.start, span.len) }?;
+        let writable = self.writable_at(span.start);
+        if writable.is_multiple_of(span.len) {
+            // The memory is in huge pages already. A system that does not map
+            // it by them here maps it as before: only speed is lost.
+            // SAFETY: as above, in the view of the same memory.
+            let _ = unsafe { platform.collapse(writable, span.len) };
+        }
+        Ok(())
     }
 
     /// Unmaps both.

@@ -5,7 +5,7 @@ use crate::platform::native;
 use crate::units::{KIB, MIB};
 
 fn request(strategy: Option<Strategy>) -> RegionRequest<'static> {
-    RegionRequest { name: "region-test", reserve: MIB, near: None, strategy }
+    RegionRequest { name: "region-test", reserve: MIB, near: None, strategy, huge_pages: false }
 }
 
 #[test]

@@ -62,3 +62,21 @@ pub(crate) fn resident_bytes(range: Range<usize>) -> usize {
     assert_eq!(status, 0, "mincore: {}", std::io::Error::last_os_error());
     present.iter().filter(|byte| *byte & 1 == 1).count() * page
 }
+
+/// Bytes of a range that page tables map by huge pages (proc_pid_smaps(5)).
+pub(crate) fn huge_bytes(range: Range<usize>) -> usize {
+    let text = fs::read_to_string("/proc/self/smaps").unwrap();
+    let (mut inside, mut huge) = (false, 0);
+    for line in text.lines() {
+        if let Some(mapping) = parse_line(line) {
+            inside = mapping.range.start >= range.start && mapping.range.end <= range.end;
+        } else if let Some((name, rest)) = line.split_once(':')
+            && inside
+            && ["ShmemPmdMapped", "FilePmdMapped", "AnonHugePages"].contains(&name)
+        {
+            let kib = rest.split_whitespace().next().and_then(|word| word.parse().ok());
+            huge += kib.unwrap_or(0) * 1024;
+        }
+    }
+    huge
+}

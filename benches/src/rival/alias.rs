@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::flip::{Free, GRANULE};
+use super::free::{Free, GRANULE};
 use super::view::{self, Mapping, MemoryFile, PAGE};
 use super::{NotHere, Rival, RivalThread, Usage};
 

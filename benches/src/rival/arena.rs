@@ -2,17 +2,21 @@
 
 use jit_arena::{Arena, Executor, Strategy, ThreadHandle};
 
-use super::{NotHere, Rival, RivalThread, Usage};
+use super::{NotHere, Rival, RivalThread, Room, Usage};
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Ours(Arena);
 
 impl Ours {
-    /// An arena with room for `live` bytes in the strategy called `name`.
-    pub fn new(name: &str, live: usize) -> Result<Self, NotHere> {
+    /// An arena with room for `room` in the strategy called `name`.
+    pub fn new(name: &str, room: Room) -> Result<Self, NotHere> {
         let strategy: Strategy = name.parse().map_err(|error| NotHere(format!("{error}")))?;
-        let reserve = (4 * live).next_multiple_of(64 << 20).min(2 << 30);
+        // Address space, not memory. With more threads than cores, one that
+        // loses the processor while pinned keeps what all others retire until
+        // it runs again.
+        let reserve = (4 * room.bytes).next_multiple_of(64 << 20);
+        let reserve = (reserve + (room.threads - 1) * (32 << 20)).min(2 << 30);
         let built = Arena::builder().reserve(reserve).strategy(strategy).build();
         built.map(Self).map_err(|error| {
             let mut cause: &dyn std::error::Error = &error;
@@ -49,6 +53,10 @@ impl Rival for Ours {
             retired: stats.retired_bytes as usize,
             holes: stats.hole_bytes as usize,
         }
+    }
+
+    fn populates(&self) -> bool {
+        true
     }
 
     fn note(&self) -> String {

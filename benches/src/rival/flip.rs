@@ -2,66 +2,11 @@
 //! each install. What runs on those pages meanwhile would fault: nobody runs
 //! anything here.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use super::free::{Free, GRANULE};
 use super::view::{self, Mapping, PAGE};
 use super::{NotHere, Rival, RivalThread, Usage};
-
-/// Free space by address, first fit, kept outside the pages it describes: a
-/// heap that keeps records inside them would need them open on every free.
-#[derive(Debug)]
-pub struct Free {
-    holes: BTreeMap<usize, usize>,
-    /// Live bytes and the highest offset ever used.
-    live: usize,
-    high: usize,
-}
-
-impl Free {
-    /// All of `len` bytes free.
-    #[must_use]
-    pub fn new(len: usize) -> Self {
-        Self { holes: BTreeMap::from([(0, len)]), live: 0, high: 0 }
-    }
-
-    /// Takes the lowest hole of `len` bytes.
-    pub fn take(&mut self, len: usize) -> usize {
-        let (&at, &room) = self.holes.iter().find(|&(_, &room)| room >= len).expect("heap is full");
-        self.holes.remove(&at);
-        if room > len {
-            self.holes.insert(at + len, room - len);
-        }
-        self.live += len;
-        self.high = self.high.max(at + len);
-        at
-    }
-
-    /// Gives `len` bytes at `at` back.
-    pub fn give(&mut self, mut at: usize, mut len: usize) {
-        self.live -= len;
-        if let Some(after) = self.holes.remove(&(at + len)) {
-            len += after;
-        }
-        if let Some((&before, &room)) = self.holes.range(..at).next_back()
-            && before + room == at
-        {
-            self.holes.remove(&before);
-            at = before;
-            len += room;
-        }
-        self.holes.insert(at, len);
-    }
-
-    /// What is used; what was ever touched counts as held.
-    #[must_use]
-    pub fn usage(&self) -> Usage {
-        Usage { live: self.live, committed: self.high.next_multiple_of(PAGE), ..Usage::default() }
-    }
-}
-
-/// Granule of placement, as ours.
-pub const GRANULE: usize = 64;
 
 /// See the module.
 #[derive(Clone, Debug)]

@@ -8,10 +8,12 @@ pub mod arena;
 pub mod asmjit;
 pub mod cranelift;
 pub mod flip;
+pub mod free;
 pub mod jit_allocator;
 pub mod mapping;
 pub mod probe;
 pub mod rwx;
+pub mod spin;
 pub mod view;
 
 /// An allocator of executable memory that threads share.
@@ -27,6 +29,18 @@ pub trait Rival: Send + Sync + 'static {
 
     /// What it holds, at a quiescent moment.
     fn usage(&self) -> Usage;
+
+    /// Whether it is a limit that keeps no promise to its clients, not an
+    /// allocator.
+    fn is_probe(&self) -> bool {
+        false
+    }
+
+    /// Whether the system brings its pages in the call that commits them, and
+    /// not one by one as they are touched.
+    fn populates(&self) -> bool {
+        false
+    }
 
     /// What else is worth a line in a table.
     fn note(&self) -> String {
@@ -85,6 +99,14 @@ pub trait Visit {
     fn missing(&mut self, name: &str, why: NotHere);
 }
 
+/// The most executors a rival can keep live here.
+#[must_use]
+pub fn most_live(name: &str) -> usize {
+    // Its provider holds two mappings an executor and more: beyond that lies
+    // what Linux allows a process (vm.max_map_count, 65,530 by default).
+    if name == "cranelift" { 20_000 } else { usize::MAX }
+}
+
 /// The names of all rivals, the limit first.
 pub const ALL: &[&str] = &[
     "probe",
@@ -124,6 +146,7 @@ pub fn visit(name: &str, room: Room, visit: &mut impl Visit) {
     match name {
         "probe" => show(name, probe::Probe::new(room, false), visit),
         "probe-pkey" => show(name, probe::Probe::new(room, true), visit),
+        "spin" => show(name, Ok(spin::Spin), visit),
         "mapping" => show(name, Ok(mapping::Mappings::new()), visit),
         "flip" => show(name, flip::Flip::new(live), visit),
         "alias" => show(name, alias::Alias::new(live), visit),
@@ -136,6 +159,6 @@ pub fn visit(name: &str, room: Room, visit: &mut impl Visit) {
             visit.missing(name, NotHere("built without the feature `asmjit`".to_owned()));
         }
         "jit-allocator" => show(name, Ok(jit_allocator::Port::new()), visit),
-        _ => show(name, arena::Ours::new(name, live), visit),
+        _ => show(name, arena::Ours::new(name, room), visit),
     }
 }

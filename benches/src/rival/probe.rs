@@ -56,6 +56,10 @@ impl Rival for Probe {
         if self.0.key.is_some() { "probe-pkey" } else { "probe" }.to_owned()
     }
 
+    fn is_probe(&self) -> bool {
+        true
+    }
+
     fn attach(&self) -> ProbeThread {
         let part = self.0.part;
         let parts = self.0.views.writable.len / part;

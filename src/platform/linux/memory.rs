@@ -100,6 +100,16 @@ pub(super) fn map_exactly(
     Err(OsError { call: "mmap", bytes: len, errno: libc::EEXIST })
 }
 
+/// A free range of `len` bytes at a multiple of `align`, by mapping one that is
+/// long enough and giving it back. Another thread may take it meanwhile.
+pub(super) fn aligned_candidate(len: usize, align: usize) -> Option<usize> {
+    let room = len.checked_add(align)?;
+    let addr = map_anywhere(Backing::Private, room, Access::None).ok()?;
+    // SAFETY: the mapping was made just now and nobody knows of it.
+    unsafe { unmap(addr, room) }.ok()?;
+    Some(addr.next_multiple_of(align))
+}
+
 fn map_with(
     backing: Backing,
     hint: usize,
@@ -239,6 +249,25 @@ pub(super) unsafe fn discard(addr: usize, len: usize) -> OsResult<()> {
     // SAFETY: from the caller.
     let status = unsafe { libc::madvise(pointer(addr), len, libc::MADV_DONTNEED) };
     check(status, "madvise(MADV_DONTNEED)", len)
+}
+
+/// Size of the huge pages that a page-table entry can map.
+pub(super) fn huge_page() -> Option<usize> {
+    let file = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size";
+    let size: usize = std::fs::read_to_string(file).ok()?.trim().parse().ok()?;
+    size.is_power_of_two().then_some(size)
+}
+
+/// By MADV_COLLAPSE (since 6.1), which needs no system setting: huge pages for
+/// shared memory are off by default, and for private memory on request.
+///
+/// # Safety
+///
+/// Whole huge pages of one mapping that the caller owns.
+pub(super) unsafe fn collapse(addr: usize, len: usize) -> OsResult<()> {
+    // SAFETY: from the caller; no byte changes.
+    let status = unsafe { libc::madvise(pointer(addr), len, libc::MADV_COLLAPSE) };
+    check(status, "madvise(MADV_COLLAPSE)", len)
 }
 
 /// # Safety

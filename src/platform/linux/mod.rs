@@ -70,11 +70,14 @@ unsafe impl Platform for Linux {
     }
 
     fn map(&self, backing: Backing, place: Place, len: usize, access: Access) -> OsResult<usize> {
-        if let Place::Near(near) = place {
-            for start in place::candidates_now(len, near) {
-                if let Ok(addr) = memory::map_exactly(backing, start, len, access) {
-                    return Ok(addr);
-                }
+        let candidates = match place {
+            Place::Anywhere => Vec::new(),
+            Place::Aligned(align) => memory::aligned_candidate(len, align).into_iter().collect(),
+            Place::Near(near) => place::candidates_now(len, near),
+        };
+        for start in candidates {
+            if let Ok(addr) = memory::map_exactly(backing, start, len, access) {
+                return Ok(addr);
             }
         }
         memory::map_anywhere(backing, len, access)
@@ -113,6 +116,15 @@ unsafe impl Platform for Linux {
     unsafe fn discard(&self, addr: usize, len: usize) -> OsResult<()> {
         // SAFETY: whole pages that nobody needs (caller).
         unsafe { memory::discard(addr, len) }
+    }
+
+    fn huge_page(&self) -> Option<usize> {
+        memory::huge_page()
+    }
+
+    unsafe fn collapse(&self, addr: usize, len: usize) -> OsResult<()> {
+        // SAFETY: whole huge pages of a mapping of the caller's.
+        unsafe { memory::collapse(addr, len) }
     }
 
     unsafe fn hide_from_children(&self, addr: usize, len: usize) -> OsResult<()> {

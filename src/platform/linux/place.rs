@@ -13,8 +13,11 @@ use crate::units::{KIB, MIB, Span};
 const TRIES: usize = 16;
 
 /// Alignment of a candidate, so that code pages lie on addresses of their own
-/// size, whatever the system page.
-const ALIGN: usize = 64 * KIB;
+/// size, whatever the system page; of one that could hold a huge page, that of
+/// huge pages.
+const fn align(len: usize) -> usize {
+    if len >= 2 * MIB { 2 * MIB } else { 64 * KIB }
+}
 
 /// Lowest address a process may map (`vm.mmap_min_addr` by default).
 const FLOOR: usize = 64 * KIB;
@@ -48,9 +51,10 @@ fn reach(start: usize, len: usize, near: usize) -> usize {
 
 /// The aligned start in `gap` with the smallest reach.
 fn nearest_in(gap: Span, len: usize, near: usize) -> Option<usize> {
-    let lowest = gap.start.checked_next_multiple_of(ALIGN)?;
-    let highest = gap.end().checked_sub(len)? & !(ALIGN - 1);
-    let centred = near.saturating_sub(len / 2) & !(ALIGN - 1);
+    let align = align(len);
+    let lowest = gap.start.checked_next_multiple_of(align)?;
+    let highest = gap.end().checked_sub(len)? & !(align - 1);
+    let centred = near.saturating_sub(len / 2) & !(align - 1);
     (lowest <= highest).then(|| centred.clamp(lowest, highest))
 }
 
@@ -104,7 +108,7 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]
         assert_eq!(starts[1], 0x4010_0000, "then the one-megabyte gap below it");
         let mut last = 0;
         for start in starts {
-            assert_eq!(start % ALIGN, 0);
+            assert_eq!(start % align(len), 0);
             assert!(reach(start, len, near) >= last);
             last = reach(start, len, near);
         }

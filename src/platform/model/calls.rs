@@ -53,7 +53,7 @@ unsafe impl Platform for Machine {
         }
         let len = len.next_multiple_of(page);
         let near = match place {
-            Place::Anywhere => None,
+            Place::Anywhere | Place::Aligned(_) => None,
             Place::Near(addr) => Some(addr),
         };
         let start = self.state.with(|state| state.pages.place(near, len));

@@ -45,7 +45,13 @@ fn rights(region: &Region) -> KeyAccess {
 #[test]
 fn keys_are_chosen_by_default_where_they_can_be_had() {
     with_keys("keys_are_chosen_by_default_where_they_can_be_had", || {
-        let request = RegionRequest { name: "keys", reserve: MIB, near: None, strategy: None };
+        let request = RegionRequest {
+            name: "keys",
+            reserve: MIB,
+            near: None,
+            strategy: None,
+            huge_pages: false,
+        };
         let (_region, report) = Region::create(native(), &request).unwrap();
         assert_eq!(report.strategy, Strategy::DualPkey, "{report}");
         assert_eq!(report.attempts.len(), 1, "{report}");
@@ -58,7 +64,13 @@ fn running_out_of_keys_means_the_next_strategy() {
         let platform = native();
         let mut keys: Vec<Key> = std::iter::from_fn(|| platform.key_alloc().ok()).collect();
         assert!(!keys.is_empty());
-        let request = RegionRequest { name: "keys", reserve: MIB, near: None, strategy: None };
+        let request = RegionRequest {
+            name: "keys",
+            reserve: MIB,
+            near: None,
+            strategy: None,
+            huge_pages: false,
+        };
         let (region, report) = Region::create(Arc::clone(&platform), &request).unwrap();
         assert_eq!(report.strategy, Strategy::DualTransient, "{report}");
         assert!(

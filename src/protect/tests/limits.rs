@@ -9,7 +9,8 @@ use crate::report::{Attempt, Outcome, Report};
 const RESERVE: usize = 64 * MIB;
 
 fn create(strategy: Option<Strategy>) -> Result<(Region, Report), RegionError> {
-    let request = RegionRequest { name: "limits", reserve: RESERVE, near: None, strategy };
+    let request =
+        RegionRequest { name: "limits", reserve: RESERVE, near: None, strategy, huge_pages: false };
     Region::create(native(), &request)
 }
 

@@ -54,7 +54,8 @@ fn missing(test: &str, capability: &str, why: &dyn fmt::Display) {
 
 fn rung(strategy: Strategy, memory: MemoryKind) -> OsResult<Region> {
     let platform = native();
-    let wanted = Wanted { name: "protect-test", len: MIB, place: Place::Anywhere };
+    let wanted =
+        Wanted { name: "protect-test", len: MIB, place: Place::Anywhere, aside: Place::Anywhere };
     let region = Region::attempt(&platform, strategy, memory, &wanted)?;
     region.protection().attach(&*platform);
     Ok(region)

@@ -1,8 +1,9 @@
-//! Crews of threads that churn in rounds, so that rivals can be interleaved.
+//! Crews of threads that churn in rounds.
 //!
-//! A crew is one rival with its threads, each waiting for the next round. Only
-//! one crew works at a time; what is compared is a round of one with the round
-//! of another right after it.
+//! A crew is one rival with its threads, each waiting for the next round, so
+//! that several crews can take turns ([`crate::race`]): only one works at a
+//! time, and what is compared is a round of one with the round of another right
+//! after it.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier};
@@ -12,7 +13,8 @@ use std::time::{Duration, Instant};
 use crossbeam_queue::ArrayQueue;
 use hdrhistogram::Histogram;
 
-use crate::rival::{self, NotHere, Rival, RivalThread, Room, Usage, Visit};
+use crate::rival::{Rival, RivalThread, Room, Usage};
+use crate::sample::cpu_time;
 use crate::workload::{self, Churn};
 
 /// What a crew is to be.
@@ -26,6 +28,26 @@ pub struct Plan {
     pub frees: Frees,
     /// Whether to take the time of each operation.
     pub latency: bool,
+}
+
+impl Plan {
+    /// Each thread frees what it made; operations are not timed one by one.
+    #[must_use]
+    pub fn new(threads: usize, live: usize) -> Self {
+        Self { threads, live, frees: Frees::Direct, latency: false }
+    }
+
+    /// The same, with the time of each operation taken.
+    #[must_use]
+    pub fn timed(self) -> Self {
+        Self { latency: true, ..self }
+    }
+
+    /// What a rival needs room for.
+    #[must_use]
+    pub fn room(&self) -> Room {
+        Room { bytes: (self.live as f64 * workload::MEAN) as usize, threads: self.threads }
+    }
 }
 
 /// How dead executors travel.
@@ -69,6 +91,13 @@ impl Round {
     pub fn wall_ns(&self) -> f64 {
         self.wall.as_nanos() as f64 / self.ops as f64
     }
+
+    /// What a thousandth of the operations exceed, in nanoseconds; NaN where
+    /// they were not timed.
+    #[must_use]
+    pub fn p999_ns(&self) -> f64 {
+        self.latency.as_ref().map_or(f64::NAN, |it| it.value_at_quantile(0.999) as f64)
+    }
 }
 
 enum Task {
@@ -76,6 +105,18 @@ enum Task {
     /// Frees so many in a hundred, at random.
     Thin(u32),
     Collect,
+}
+
+/// Ends the program when its thread panics: the others would wait for it for
+/// ever.
+struct EndTogether;
+
+impl Drop for EndTogether {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            std::process::abort();
+        }
+    }
 }
 
 struct Report {
@@ -110,6 +151,7 @@ impl Crew {
             let (rival, report) = (rival.clone(), report.clone());
             let (start, mail) = (Arc::clone(&start), Arc::clone(&mail));
             workers.push(thread::spawn(move || {
+                let _whole = EndTogether;
                 let mut hand = Hand::new(&rival, plan, index, mail);
                 while let Ok(task) = inbox.recv() {
                     start.wait();
@@ -130,6 +172,13 @@ impl Crew {
         // Hands answer only once they are full.
         crew.churn(plan.threads);
         crew
+    }
+
+    /// Replacements that take about `millis`, by a short trial.
+    #[must_use]
+    pub fn ops_in(&self, millis: f64) -> usize {
+        let trial = self.churn(1000 * self.tasks.len());
+        (millis * 1e6 / trial.wall_ns()).clamp(100.0, 1e7) as usize
     }
 
     /// The rival's name.
@@ -353,132 +402,4 @@ impl<R: Rival> Drop for Hand<R> {
             }
         }
     }
-}
-
-/// The crews of a race, with the replacements that fill one round of each.
-struct Starters {
-    plan: Plan,
-    millis: f64,
-    crews: Vec<(Crew, usize)>,
-    missing: Vec<(String, String)>,
-}
-
-impl Visit for Starters {
-    fn rival<R: Rival + Clone>(&mut self, rival: R) {
-        if !rival.name().starts_with("probe")
-            && let Err(what) = check(&rival, 64, 20_000)
-        {
-            // What it costs to hand out memory twice is of no interest.
-            return self.missing(&rival.name(), NotHere(format!("unsound: {what}")));
-        }
-        let crew = Crew::new(rival, self.plan);
-        let trial = crew.churn(1000 * self.plan.threads);
-        let ops = (self.millis * 1e6 / trial.wall_ns()).clamp(100.0, 1e7) as usize;
-        // Into the steady state.
-        crew.churn((4 * self.plan.live).min(50 * ops));
-        self.crews.push((crew, ops));
-    }
-
-    fn missing(&mut self, name: &str, why: NotHere) {
-        self.missing.push((name.to_owned(), why.to_string()));
-    }
-}
-
-/// Rounds of several rivals, the n-th of each right after each other.
-#[derive(Debug, Default)]
-pub struct Race {
-    /// Name and rounds.
-    pub rounds: Vec<(String, Vec<Round>)>,
-    /// Names of those that could not run, and why.
-    pub missing: Vec<(String, String)>,
-}
-
-impl Race {
-    /// Has `rivals` churn by `plan`, for `rounds` rounds of about `millis`.
-    #[must_use]
-    pub fn run(rivals: &[&str], plan: Plan, rounds: usize, millis: f64) -> Self {
-        let mut starters = Starters { plan, millis, crews: Vec::new(), missing: Vec::new() };
-        let bytes = (plan.live as f64 * workload::MEAN) as usize;
-        for name in rivals {
-            rival::visit(name, Room { bytes, threads: plan.threads }, &mut starters);
-        }
-        let mut race = Self { missing: starters.missing, ..Self::default() };
-        race.rounds.extend(starters.crews.iter().map(|it| (it.0.name().to_owned(), Vec::new())));
-        for _ in 0..rounds {
-            for ((crew, ops), (_, mine)) in starters.crews.iter().zip(&mut race.rounds) {
-                mine.push(crew.churn(*ops));
-            }
-        }
-        race
-    }
-
-    /// The rounds of `name`, if it ran.
-    #[must_use]
-    pub fn of(&self, name: &str) -> Option<&[Round]> {
-        self.rounds.iter().find(|it| it.0 == name).map(|it| it.1.as_slice())
-    }
-
-    /// Median over the rounds of `what` of one rival ÷ that of another.
-    #[must_use]
-    pub fn ratio(&self, one: &str, other: &str, what: impl Fn(&Round) -> f64) -> Option<f64> {
-        let pairs = self.of(one)?.iter().zip(self.of(other)?);
-        Some(median(pairs.map(|(one, other)| what(one) / what(other))))
-    }
-}
-
-/// Processor time of the calling thread.
-#[must_use]
-pub fn cpu_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes one timespec.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-/// The middle of `values`.
-#[must_use]
-pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.into_iter().collect();
-    values.sort_by(f64::total_cmp);
-    if values.is_empty() { f64::NAN } else { values[values.len() / 2] }
-}
-
-/// Churns a rival and compares what is read back with what was written, before
-/// each free. Returns the first operation at which they differed.
-///
-/// # Errors
-///
-/// The operation, and how many were live.
-pub fn check(rival: &impl Rival, live: usize, ops: usize) -> Result<(), String> {
-    type Written<R> = Option<(<<R as Rival>::Thread as RivalThread>::Code, usize, usize)>;
-    fn run<R: Rival>(rival: &R, live: usize, ops: usize) -> Result<(), String> {
-        let mut thread = rival.attach();
-        let source = workload::source();
-        let mut slots: Vec<Written<R>> = (0..live).map(|_| None).collect();
-        let mut churn = Churn::new(99, live, 0);
-        for at in 0..ops {
-            let op = churn.next(1)[0];
-            // A different part of the source for each operation.
-            let from = at * 131 % (workload::LONGEST / 2);
-            let size = (op.size as usize).min(workload::LONGEST / 2);
-            let mut same = true;
-            if let Some((code, from, size)) = slots[op.slot as usize].take() {
-                let addr = R::Thread::addr(&code) as *const u8;
-                // SAFETY: live, and so long.
-                let found = unsafe { std::slice::from_raw_parts(addr, size) };
-                same = found == &source[from..from + size];
-                thread.free(code);
-            }
-            if !same {
-                return Err(format!("operation {at} of {live} live found foreign bytes"));
-            }
-            let code = thread.install(&source[from..from + size]);
-            slots[op.slot as usize] = Some((code, from, size));
-        }
-        for (code, ..) in slots.into_iter().flatten() {
-            thread.free(code);
-        }
-        Ok(())
-    }
-    run(rival, live, ops)
 }
