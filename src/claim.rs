@@ -100,15 +100,19 @@ impl ThreadState {
     /// memory must be committed.
     #[inline(never)]
     fn refill(&self, layout: &CodeLayout) -> Result<(), ReserveError> {
-        let units = &self.shared().units;
+        let (units, region) = (&self.shared().units, self.shared().region.span());
         let need = units.round_up(layout.granules());
+        if need * GRANULE > region.len {
+            let bytes = layout.block().bytes();
+            return Err(ReserveError::TooLarge { bytes, max: region.len });
+        }
         if units.are_coarse() {
             // What is set aside must not be under a window of ours.
             self.close_window();
         }
         self.put_claim_aside();
         recycle::before_claim(self);
-        if self.claim_own(need) { Ok(()) } else { self.claim_shared(layout, need) }
+        if self.claim_own(need) { Ok(()) } else { self.claim_shared(need) }
     }
 
     /// Makes a hole of the thread's own the claim; false if none is long enough.
@@ -122,16 +126,11 @@ impl ThreadState {
 
     /// Claims a hole of those that belong to nobody.
     #[cold]
-    fn claim_shared(&self, layout: &CodeLayout, need: usize) -> Result<(), ReserveError> {
+    fn claim_shared(&self, need: usize) -> Result<(), ReserveError> {
         let shared = self.shared();
-        if need * GRANULE > shared.region.span().len {
-            return Err(ReserveError::TooLarge {
-                bytes: layout.block().bytes(),
-                max: shared.region.span().len,
-            });
-        }
         // Holes of its own are to be used up first.
-        let want = if self.holes.borrow().count() > 0 { need } else { self.next_appetite(need) };
+        let has_none = self.holes.borrow().count() == 0;
+        let want = if has_none { self.next_appetite(need) } else { need };
         let mut run = shared.pages.claim(need, want);
         let grows = |run: Option<Run>| run.is_none_or(|run| !shared.pages.is_committed(run));
         if grows(run) && recycle::push(self) {
@@ -177,9 +176,27 @@ impl ThreadState {
         self.set_claim(Claim { start: span.start, cursor: span.start, end: span.end(), filled });
     }
 
-    /// Commits a run; where the system has no memory, once more after giving
-    /// back what is free.
+    /// Commits a run, and with it what is free behind it, so that a growing
+    /// program makes a system call for several executors and not for each;
+    /// where the system has no memory, once more after giving back what is
+    /// free.
     fn commit(&self, run: Run) -> Result<(), OsError> {
+        let pages = &self.shared().pages;
+        if pages.is_committed(run) {
+            // Acquires what `is_committed` has only looked at.
+            return pages.commit(&self.shared().region, run).map(drop);
+        }
+        let ahead = self.next_appetite(run.len) - run.len;
+        let behind = pages.claim_behind(run, ahead);
+        let all = Run::new(run.start, run.len + behind.map_or(0, |behind| behind.len));
+        let result = self.commit_all(all);
+        if let Some(behind) = behind {
+            pages.release(behind);
+        }
+        result
+    }
+
+    fn commit_all(&self, run: Run) -> Result<(), OsError> {
         let shared = self.shared();
         let committed = shared.pages.commit(&shared.region, run).or_else(|_| {
             recycle::collect(self);

@@ -34,6 +34,9 @@ pub(crate) mod unit;
 use bitmap::{Run, WORD};
 use index::Index;
 
+/// Words of a page's head: a cache line.
+const HEAD: usize = 8;
+
 /// The metadata of one code page.
 #[derive(Clone, Copy)]
 pub(crate) struct Page<'a> {
@@ -51,9 +54,10 @@ pub(crate) struct Page<'a> {
 
 /// All code pages of a region.
 pub(crate) struct Pages {
-    /// The fields of [`Page`], those of all pages in a row.
-    live: Box<[AtomicU64]>,
-    resident: Box<[AtomicU64]>,
+    /// `live` and `resident` of each page, on a cache line of its own: threads
+    /// that install on different pages share none.
+    heads: Box<[AtomicU64]>,
+    /// The bitmaps of [`Page`], those of all pages in a row.
     taken: Box<[AtomicU64]>,
     starts: Box<[AtomicU64]>,
     retired: Box<[AtomicU64]>,
@@ -77,8 +81,7 @@ impl Pages {
         let count = region.span().len / page_bytes;
         let bits = || zeroed_words(count * granules / WORD);
         let pages = Self {
-            live: zeroed_words(count),
-            resident: zeroed_words(count),
+            heads: zeroed_words(count * HEAD),
             taken: bits(),
             starts: bits(),
             retired: bits(),
@@ -100,12 +103,20 @@ impl Pages {
         let words = self.granules() / WORD;
         let bits = number * words..(number + 1) * words;
         Page {
-            live: &self.live[number],
-            resident: &self.resident[number],
+            live: self.live(number),
+            resident: self.resident(number),
             taken: &self.taken[bits.clone()],
             starts: &self.starts[bits.clone()],
             retired: &self.retired[bits],
         }
+    }
+
+    fn live(&self, number: usize) -> &AtomicU64 {
+        &self.heads[number * HEAD]
+    }
+
+    fn resident(&self, number: usize) -> &AtomicU64 {
+        &self.heads[number * HEAD + 1]
     }
 
     /// The taken granules of one page.
@@ -259,6 +270,18 @@ impl Pages {
         }
     }
 
+    /// Takes what is free straight behind a run, up to `len` granules of the
+    /// same page. Lock-free.
+    pub(crate) fn claim_behind(&self, run: Run, len: usize) -> Option<Run> {
+        let (number, low) = ((run.end() - 1) >> self.shift, run.end() & (self.granules() - 1));
+        let len = len.min((self.granules() - low) % self.granules());
+        if len == 0 {
+            return None;
+        }
+        let got = bitmap::take(self.taken(number), Run::new(low, len), 1)?;
+        Some(Run::new(run.end(), got.len))
+    }
+
     /// Makes the memory of a claimed run present, `[P2]`. Makes a system call
     /// when some of it is not.
     ///
@@ -266,7 +289,7 @@ impl Pages {
     pub(crate) fn commit(&self, region: &Region, run: Run) -> OsResult<usize> {
         let mut committed = 0;
         for (number, part) in self.parts(run) {
-            let resident = &self.resident[number];
+            let resident = self.resident(number);
             let wanted = self.system_pages(part);
             // Acquire [P2]: pairs with the Release below and the one in
             // `trim_page`; seeing the bit is seeing the page present.
@@ -299,7 +322,7 @@ impl Pages {
     pub(crate) fn is_committed(&self, run: Run) -> bool {
         self.parts(run).all(|(number, part)| {
             // Relaxed: decides only what to try first.
-            self.system_pages(part) & !self.resident[number].load(Ordering::Relaxed) == 0
+            self.system_pages(part) & !self.resident(number).load(Ordering::Relaxed) == 0
         })
     }
 
@@ -367,7 +390,7 @@ impl Pages {
         for page in self.touched(run) {
             // Relaxed [P1]: a count; who needs the executor itself reads the
             // start bit or the slot.
-            self.live[page].fetch_add(1, Ordering::Relaxed);
+            self.live(page).fetch_add(1, Ordering::Relaxed);
         }
         // Release [X1]: pairs with the Acquire in `lookup` and `is_start`:
         // seeing the bit is seeing the header.
@@ -393,7 +416,7 @@ impl Pages {
         bitmap::clear(&self.retired, run.start, Ordering::Relaxed);
         self.touched(run).fold(false, |emptied, page| {
             // Relaxed [P1]: a count; see `add_executor`.
-            (self.live[page].fetch_sub(1, Ordering::Relaxed) == 1) | emptied
+            (self.live(page).fetch_sub(1, Ordering::Relaxed) == 1) | emptied
         })
     }
 

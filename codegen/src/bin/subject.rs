@@ -221,15 +221,14 @@ mod scenarios {
         install: impl Fn(&mut ThreadHandle, &[u8]) -> Done<Executor>,
     ) -> Done<()> {
         let mut kept = vec![install(near, code)?];
-        let mut far = arena.attach()?;
-        // Until its claim lies many code pages on.
+        // Many code pages lie between the two.
+        let mut between = arena.attach()?;
         for _ in 0..1000 {
-            kept.push(far.install(&[0x90; 1500], &[])?);
+            kept.push(between.install(&[0x90; 1500], &[])?);
         }
-        // A new claim, so that there is room in it.
-        while arena.stats().claimed_bytes < 4096 {
-            kept.push(far.install(&[0x90; 1500], &[])?);
-        }
+        let mut far = arena.attach()?;
+        // Too long for what is left over on the pages before.
+        kept.push(far.install(&[0x90; 3000], &[])?);
         for thread in [near, &mut far] {
             begin();
             let executor = install(thread, code)?;
