@@ -13,9 +13,13 @@ use std::time::{Duration, Instant};
 use crossbeam_queue::ArrayQueue;
 use hdrhistogram::Histogram;
 
-use crate::rival::{Rival, RivalThread, Room, Usage};
-use crate::sample::cpu_time;
-use crate::workload::{self, Churn};
+use crate::rival::{Rival, Room, Usage};
+
+use crate::workload;
+
+mod hand;
+
+use hand::{Hand, Mailbox};
 
 /// What a crew is to be.
 #[derive(Clone, Copy, Debug)]
@@ -246,160 +250,4 @@ impl Drop for Crew {
 
 fn new_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000_000, 2).expect("bounds")
-}
-
-type Mailbox<R> = ArrayQueue<Vec<<<R as Rival>::Thread as RivalThread>::Code>>;
-
-/// Executors in one piece of mail.
-const LETTER: usize = 32;
-
-/// One thread of a crew.
-struct Hand<R: Rival> {
-    thread: R::Thread,
-    slots: Vec<Option<<R::Thread as RivalThread>::Code>>,
-    churn: Churn,
-    source: Vec<u8>,
-    plan: Plan,
-    mail: Arc<Vec<Mailbox<R>>>,
-    index: usize,
-    letter: Vec<<R::Thread as RivalThread>::Code>,
-}
-
-impl<R: Rival> Hand<R> {
-    fn new(rival: &R, plan: Plan, index: usize, mail: Arc<Vec<Mailbox<R>>>) -> Self {
-        let slots = (plan.live / plan.threads).max(1);
-        let percent = match plan.frees {
-            Frees::Direct => 0,
-            Frees::Mailed { percent, .. } => percent,
-        };
-        let mut hand = Self {
-            thread: rival.attach(),
-            slots: (0..slots).map(|_| None).collect(),
-            churn: Churn::new(index as u64 + 7, slots, percent),
-            source: workload::source(),
-            plan,
-            mail,
-            index,
-            letter: Vec::with_capacity(LETTER),
-        };
-        let mut sizes = Churn::new(index as u64 + 1007, slots, 0);
-        for slot in 0..slots {
-            let size = sizes.next(1)[0].size as usize;
-            hand.slots[slot] = Some(hand.thread.install(&hand.source[..size]));
-        }
-        hand
-    }
-
-    fn work(&mut self, task: &Task) -> Report {
-        let mut latency = None;
-        let cpu = cpu_time();
-        let start = Instant::now();
-        let mut ops = 0;
-        match *task {
-            Task::Churn(count) => {
-                ops = count;
-                match self.plan.frees {
-                    Frees::Direct if self.plan.latency => {
-                        let histogram = latency.insert(new_histogram());
-                        self.churn_timed(count, histogram);
-                    }
-                    Frees::Direct => self.churn_direct(count),
-                    Frees::Mailed { to_other, .. } => self.churn_mailed(count, to_other),
-                }
-            }
-            Task::Thin(percent) => {
-                for (at, op) in self.churn.next(usize::MAX).iter().enumerate() {
-                    if at >= self.slots.len() {
-                        break;
-                    }
-                    if op.size * 7919 % 100 < percent
-                        && let Some(code) = self.slots[at].take()
-                    {
-                        self.thread.free(code);
-                    }
-                }
-            }
-            Task::Collect => self.thread.collect(),
-        }
-        let end = Instant::now();
-        Report { start, end, cpu: cpu_time().saturating_sub(cpu), ops, latency }
-    }
-
-    // Out of line, so that a profiler can be told to look at nothing else.
-    #[inline(never)]
-    fn churn_direct(&mut self, mut count: usize) {
-        while count > 0 {
-            let ops = self.churn.next(count);
-            count -= ops.len();
-            for op in ops {
-                let slot = &mut self.slots[op.slot as usize];
-                if let Some(code) = slot.take() {
-                    self.thread.free(code);
-                }
-                *slot = Some(self.thread.install(&self.source[..op.size as usize]));
-            }
-        }
-    }
-
-    fn churn_timed(&mut self, mut count: usize, histogram: &mut Histogram<u64>) {
-        let mut before = Instant::now();
-        while count > 0 {
-            let ops = self.churn.next(count);
-            count -= ops.len();
-            for op in ops {
-                let slot = &mut self.slots[op.slot as usize];
-                if let Some(code) = slot.take() {
-                    self.thread.free(code);
-                }
-                *slot = Some(self.thread.install(&self.source[..op.size as usize]));
-                let now = Instant::now();
-                histogram.saturating_record((now - before).as_nanos() as u64);
-                before = now;
-            }
-        }
-    }
-
-    fn churn_mailed(&mut self, mut count: usize, to_other: bool) {
-        let neighbour = (self.index + usize::from(to_other)) % self.mail.len();
-        while count > 0 {
-            let ops = self.churn.next(count);
-            count -= ops.len();
-            for op in ops {
-                let slot = &mut self.slots[op.slot as usize];
-                match slot.take() {
-                    Some(code) if op.remote => self.letter.push(code),
-                    Some(code) => self.thread.free(code),
-                    None => {}
-                }
-                *slot = Some(self.thread.install(&self.source[..op.size as usize]));
-                if self.letter.len() == LETTER {
-                    // The letter that came is the paper of the next one.
-                    let mut came = self.mail[self.index].pop().unwrap_or_default();
-                    for code in came.drain(..) {
-                        self.thread.free(code);
-                    }
-                    let letter = std::mem::replace(&mut self.letter, came);
-                    if let Err(letter) = self.mail[neighbour].push(letter) {
-                        // The neighbour is behind, or done with its round.
-                        for code in letter {
-                            self.thread.free(code);
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl<R: Rival> Drop for Hand<R> {
-    fn drop(&mut self) {
-        for code in self.slots.iter_mut().filter_map(Option::take).chain(self.letter.drain(..)) {
-            self.thread.free(code);
-        }
-        while let Some(letter) = self.mail[self.index].pop() {
-            for code in letter {
-                self.thread.free(code);
-            }
-        }
-    }
 }

@@ -45,8 +45,8 @@ pub struct Lane {
     pub plan: Plan,
     /// One after the other.
     pub rounds: Vec<Round>,
-    /// Still holding what it held at the end.
-    pub crew: Crew,
+    /// Still holding what it held at the end, unless it was dismissed.
+    pub crew: Option<Crew>,
     ops: usize,
 }
 
@@ -103,10 +103,16 @@ impl Race {
     pub fn finish(mut self, rounds: usize) -> Self {
         for _ in 0..rounds {
             for lane in self.lanes.iter_mut().flatten() {
-                let round = lane.crew.churn(lane.ops);
-                lane.rounds.push(round);
+                lane.rounds.extend(lane.crew.as_ref().map(|crew| crew.churn(lane.ops)));
             }
         }
+        self
+    }
+
+    /// Keeps the figures, and lets threads and memory go.
+    #[must_use]
+    pub fn dismissed(mut self) -> Self {
+        self.lanes.iter_mut().flatten().for_each(|lane| lane.crew = None);
         self
     }
 
@@ -164,7 +170,7 @@ impl Visit for Start {
             crew.churn((4 * self.plan.live).min(50 * ops));
             ops
         });
-        self.lane = Ok(Lane { name, plan: self.plan, rounds: Vec::new(), crew, ops });
+        self.lane = Ok(Lane { name, plan: self.plan, rounds: Vec::new(), crew: Some(crew), ops });
     }
 
     fn missing(&mut self, _name: &str, why: NotHere) {

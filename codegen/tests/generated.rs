@@ -102,7 +102,7 @@ fn w4_stores_lie_between_the_two_changes_of_rights() {
                 for trace in &traces {
                     let what = format!("{build:?} {scenario} {len}");
                     // Populating new memory for a claim opens one, too.
-                    let claims = ["batch", "install"].contains(&scenario) && len == "20000";
+                    let claims = scenario == "batch" && len == "20000";
                     assert!(windows(trace) == 1 || claims, "{what}: {}", windows(trace));
                     assert_eq!(outside(trace), Vec::<&Event>::new(), "{what}");
                     // `patched` stores whole words only.

@@ -73,7 +73,8 @@ fn main() {
             race.lane(0).map_or(f64::NAN, |first| best(lane) / best(first)),
             median(lane.rounds.iter().map(Round::p999_ns)) / 1000.0,
         );
-        let usage = lane.crew.usage();
+        let Some(crew) = &lane.crew else { continue };
+        let usage = crew.usage();
         if usage.live > 0 && usage.committed > 0 {
             let part = |bytes: usize| bytes as f64 / usage.live as f64;
             println!(
@@ -84,8 +85,8 @@ fn main() {
                 part(usage.holes)
             );
         }
-        if !lane.crew.note().is_empty() {
-            println!("{:16} {}", "", lane.crew.note());
+        if !crew.note().is_empty() {
+            println!("{:16} {}", "", crew.note());
         }
     }
 }

@@ -220,15 +220,21 @@ mod scenarios {
         code: &[u8],
         install: impl Fn(&mut ThreadHandle, &[u8]) -> Done<Executor>,
     ) -> Done<()> {
+        // What is reserved and dropped stays in the claim: there is room.
+        let room = |thread: &mut ThreadHandle| {
+            let reservation = thread.reserve(CodeLayout::new(code.len()))?;
+            Ok::<_, Box<dyn Error>>(reservation.entry())
+        };
         let mut kept = vec![install(near, code)?];
-        // Many code pages lie between the two.
-        let mut between = arena.attach()?;
-        for _ in 0..1000 {
-            kept.push(between.install(&[0x90; 1500], &[])?);
-        }
+        let here = room(near)?;
         let mut far = arena.attach()?;
-        // Too long for what is left over on the pages before.
-        kept.push(far.install(&[0x90; 3000], &[])?);
+        for _ in 0..1000 {
+            kept.push(far.install(&[0x90; 1500], &[])?);
+        }
+        // The holes between them come first.
+        while room(&mut far)?.abs_diff(here) < 512 * 1024 {
+            kept.push(install(&mut far, code)?);
+        }
         for thread in [near, &mut far] {
             begin();
             let executor = install(thread, code)?;

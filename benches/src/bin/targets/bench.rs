@@ -81,7 +81,7 @@ impl Bench {
     /// The race of all rivals with so many live executors on one thread.
     pub(crate) fn cost(&mut self, live: usize) -> &Race {
         if !self.costs.contains_key(&live) {
-            let race = Cost::race(self, live);
+            let race = Cost::race(self, live).dismissed();
             self.costs.insert(live, race);
         }
         &self.costs[&live]

@@ -17,8 +17,11 @@ fn mark() {
 ///
 /// The system does not let processes be traced, or the child failed.
 pub(crate) fn count<T>(prepare: impl FnOnce() -> T, work: impl FnOnce(T)) -> io::Result<u64> {
-    // SAFETY: the process has one thread here (crews have ended), so nothing is
-    // locked or half done in the child.
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("a process of several threads cannot be forked safely"));
+    }
+    // SAFETY: the process has one thread, so nothing is locked or half done in
+    // the child.
     let child = unsafe { libc::fork() };
     if child == 0 {
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
