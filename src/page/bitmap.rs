@@ -199,11 +199,14 @@ pub(crate) fn first_clear(words: &[AtomicU64], need: usize) -> Option<Run> {
             run += WORD;
             continue;
         }
-        let long = starts_of(!bits, need);
-        if long != 0 {
-            return whole(at * WORD + long.trailing_zeros() as usize, need);
-        }
         run = bits.leading_zeros() as usize;
+        // Most words of a page in use are full, or nearly.
+        if bits != u64::MAX {
+            let long = starts_of(!bits, need);
+            if long != 0 {
+                return whole(at * WORD + long.trailing_zeros() as usize, need);
+            }
+        }
     }
     None
 }
