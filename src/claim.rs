@@ -14,7 +14,7 @@ use crate::reclaim::recycle;
 use crate::reclaim::retire::{Dead, Was};
 use crate::reservation::Reservation;
 use crate::stats;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, PATIENCE, yield_now};
 use crate::thread::ThreadState;
 use crate::thread::holes::Hole;
 use crate::units::{GRANULE, KIB, Span};
@@ -143,9 +143,21 @@ impl ThreadState {
             }
             run = shared.pages.claim(need, want);
         }
-        if run.is_none() && recycle::reclaim(self) {
-            // Full, so nothing that could be free may stay retired.
+        // Full, so nothing that could be free may stay retired. A thread that
+        // lost the processor inside a pin holds all of it up: it is let run.
+        for attempt in 0..PATIENCE {
+            if run.is_some() {
+                break;
+            }
+            if attempt > 0 {
+                yield_now();
+            }
+            let any = recycle::reclaim(self);
             run = shared.pages.claim(need, want);
+            if !any && shared.threads.attached() == 1 {
+                // Nobody to wait for.
+                break;
+            }
         }
         let Some(run) = run else {
             let stats = shared.stats();

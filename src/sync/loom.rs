@@ -16,6 +16,11 @@ macro_rules! thread_locals {
 }
 pub(crate) use thread_locals as thread_local;
 
+pub(crate) use loom::thread::yield_now;
+
+/// As in every normal build, but no patience: each look is as many states.
+pub(crate) const PATIENCE: usize = 1;
+
 /// A count that steers policy and statistics, never the algorithm: unseen by
 /// the checker, so that it adds no interleavings.
 pub(crate) type Tally = core::sync::atomic::AtomicU64;

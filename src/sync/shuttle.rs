@@ -3,6 +3,11 @@
 pub(crate) use shuttle::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 pub(crate) use shuttle::thread_local;
 
+pub(crate) use shuttle::thread::yield_now;
+
+/// As in every normal build, but no patience: each look is as many states.
+pub(crate) const PATIENCE: usize = 1;
+
 /// A count that steers policy and statistics, never the algorithm: unseen by
 /// the checker, so that it adds no interleavings.
 pub(crate) type Tally = core::sync::atomic::AtomicU64;

@@ -1,10 +1,15 @@
 //! The primitives of every normal build.
 
 pub(crate) use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+pub(crate) use std::thread::yield_now;
 pub(crate) use std::thread_local;
 
 /// A count that steers policy and statistics, never the algorithm.
 pub(crate) type Tally = core::sync::atomic::AtomicU64;
+
+/// How often a thread that finds the arena full lets others run, and looks
+/// again, before it gives up.
+pub(crate) const PATIENCE: usize = 128;
 
 /// `len` atomic words, all zero, not resident until first touched.
 pub(crate) fn zeroed_words(len: usize) -> Box<[AtomicU64]> {
