@@ -9,10 +9,14 @@ use std::sync::Arc;
 use crossbeam_utils::CachePadded;
 
 use crate::config::{Builder, Config};
+use crate::dump::{self, Dump};
 use crate::error::{AttachError, BuildError, VerifyError};
+use crate::evacuation::{self, NearlyEmpty};
+use crate::lookup::{self, CodeInfo, Generation};
 use crate::page::Pages;
 use crate::page::unit::Units;
 use crate::platform::Platform;
+use crate::pressure::Budget;
 use crate::reclaim::retire::{Batch, Dead, Stack};
 use crate::reclaim::scheme::Collector;
 use crate::reclaim::trim::Watermark;
@@ -23,6 +27,7 @@ use crate::slot::Slot;
 use crate::stats::{Stats, Tallies, Totals};
 use crate::sync::{AtomicUsize, Ordering, fence};
 use crate::thread::{self, ThreadHandle};
+use crate::trampoline::{self, Trampoline, TrampolineError, Trampolines};
 use crate::units::{GRANULE, Span};
 use crate::verify;
 
@@ -69,6 +74,10 @@ pub(crate) struct Shared {
     pub(crate) unattached: Unattached,
     /// How much free memory to keep.
     pub(crate) watermark: Watermark,
+    /// By which lookups know what they read.
+    pub(crate) generation: Generation,
+    pub(crate) trampolines: Trampolines,
+    pub(crate) budget: Budget,
 }
 
 /// What threads that are not attached have done.
@@ -92,7 +101,8 @@ impl Shared {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let mut stats = self.totals().finish(self.pages.committed_bytes(), self.region.span().len);
+        let (committed, reserved) = (self.pages.committed_bytes(), self.region.span().len);
+        let mut stats = self.totals().finish(committed, reserved, self.trampolines.bytes());
         stats.huge_bytes = self.region.huge_bytes() as u64;
         stats
     }
@@ -150,6 +160,9 @@ pub(crate) unsafe fn drop_refs(shared: NonNull<Shared>, n: usize) {
         let collector = unsafe { ManuallyDrop::take(collector) };
         // What it still defers goes to records: everything else is in place.
         drop(collector);
+        // SAFETY: as above; only read here.
+        let last = unsafe { &*shared };
+        last.config.tools.unmapped(last.region.span());
         // SAFETY: allocated by `Arena::create` as a box.
         drop(unsafe { Box::from_raw(shared) });
     }
@@ -228,6 +241,8 @@ impl Arena {
         let (region, report) = Region::create(platform, request)?;
         let pages = Pages::new(&region, config.code_page);
         let units = Units::new(region.protection().write_unit(), region.span().len / GRANULE);
+        let trampolines = Trampolines::new(region.span().len, config.branch_reach);
+        let budget = Budget::new(config.code_budget);
         let shared = Box::new(Shared {
             refs: CachePadded::new(AtomicUsize::new(1)),
             arenas: AtomicUsize::new(1),
@@ -242,6 +257,9 @@ impl Arena {
             orphans: Stack::new(),
             unattached: Unattached::default(),
             watermark: Watermark::default(),
+            generation: Generation::new(),
+            trampolines,
+            budget,
         });
         Ok(Self { shared: ArenaRef(NonNull::from(Box::leak(shared))) })
     }
@@ -281,6 +299,157 @@ impl Arena {
     #[must_use]
     pub fn span(&self) -> Span {
         self.shared.get().region.span()
+    }
+
+    /// Whether `address` lies in the arena's code memory. Wait-free and
+    /// async-signal-safe: one comparison.
+    #[must_use]
+    #[inline]
+    pub fn contains(&self, address: usize) -> bool {
+        lookup::contains(self.shared.get(), address)
+    }
+
+    /// The executor that `address` lies in: its code, its data, or what is
+    /// between. Wait-free and async-signal-safe: it only loads.
+    ///
+    /// An executor that was published before the call and cannot be recycled
+    /// until it returns is found: the thread that calls, or the one that it
+    /// interrupted, runs it under a guard, holds it, or owns its handle. For
+    /// any other address the answer is an executor that was there at some
+    /// moment of the call (retired already, perhaps), or none: what nobody
+    /// keeps alive may be gone, and its memory another's, before the caller
+    /// looks at the answer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use jit_arena::{Arena, CodeLayout};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let arena = Arena::new()?;
+    /// let mut thread = arena.attach()?;
+    /// let mut place = thread.reserve(CodeLayout::new(1).data(8, 8).tag(77))?;
+    /// thread.write().write_at(&mut place, 0, &[0xC3])?;
+    /// let executor = thread.publish(place)?;
+    ///
+    /// // As a signal handler would, with the program counter it was given.
+    /// let found = arena.lookup(executor.addr()).ok_or("not found")?;
+    /// assert_eq!((found.entry(), found.tag), (executor.addr(), 77));
+    /// assert!(arena.lookup(main as fn() -> _ as usize).is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn lookup(&self, address: usize) -> Option<CodeInfo> {
+        lookup::lookup(self.shared.get(), address)
+    }
+
+    /// The trampoline to `target`: a jump that a direct branch from any place in
+    /// the arena reaches. The same one for all who ask; it stays as long as the
+    /// arena.
+    ///
+    /// Wait-free where there is one already; otherwise lock-free, and writes it
+    /// in a write scope of its own. It changes no register on x86-64, and x16 on
+    /// aarch64.
+    ///
+    /// Under [`Strategy::Mprotect`](crate::Strategy::Mprotect) one that is made
+    /// alone takes a system page: make many with
+    /// [`make_trampolines`](Self::make_trampolines).
+    ///
+    /// # Errors
+    ///
+    /// A region longer than branches reach (more than 128 MiB on aarch64: use
+    /// [`call_target`](Self::call_target)), a full one, or a refusal of the
+    /// system. Nothing has changed then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(target_arch = "x86_64")]
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// extern "C" fn helper() -> u32 {
+    ///     42
+    /// }
+    ///
+    /// let arena = jit_arena::Arena::new()?;
+    /// let helper = helper as extern "C" fn() -> u32 as usize;
+    /// let jump = arena.trampoline(helper)?;
+    /// assert_eq!(arena.trampoline(helper)?, jump);
+    ///
+    /// let mut thread = arena.attach()?;
+    /// let mut place = thread.reserve(jit_arena::CodeLayout::new(5))?;
+    /// let mut code = vec![0xE9]; // x86-64: jmp rel32
+    /// code.extend((jump as i64 - (place.entry() + 5) as i64).to_le_bytes()[..4].iter());
+    /// thread.write().write_at(&mut place, 0, &code)?;
+    /// let executor = thread.publish(place)?;
+    ///
+    /// let guard = thread.pin();
+    /// let function: extern "C" fn() -> u32 = unsafe { executor.entry(&guard).cast() };
+    /// assert_eq!(function(), 42);
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(target_arch = "x86_64"))]
+    /// # fn main() {}
+    /// ```
+    pub fn trampoline(&self, target: usize) -> Result<usize, TrampolineError> {
+        trampoline::trampoline(&self.shared, target)
+    }
+
+    /// What a direct branch at `from` should branch to in order to get to `to`:
+    /// `to` itself if it reaches that, otherwise a trampoline it reaches.
+    ///
+    /// Progress as [`trampoline`](Self::trampoline). May be asked inside a write
+    /// scope, of a place that is only reserved yet.
+    ///
+    /// # Errors
+    ///
+    /// A branch outside the arena that does not reach; otherwise as
+    /// [`trampoline`](Self::trampoline), but for long regions.
+    pub fn call_target(&self, from: usize, to: usize) -> Result<usize, TrampolineError> {
+        trampoline::call_target(&self.shared, from, to)
+    }
+
+    /// Makes trampolines to all these targets, in write scopes of up to 256, and
+    /// four to a granule: for the helpers that a runtime knows when it starts.
+    ///
+    /// # Errors
+    ///
+    /// As [`trampoline`](Self::trampoline), but for long regions, which get one
+    /// of each for every stretch that branches reach. What was made before the
+    /// error stays.
+    pub fn make_trampolines(&self, targets: &[usize]) -> Result<(), TrampolineError> {
+        trampoline::make(&self.shared, targets)
+    }
+
+    /// All trampolines made so far, by address.
+    #[must_use]
+    pub fn trampolines(&self) -> Vec<Trampoline> {
+        self.shared.get().trampolines.list()
+    }
+
+    /// Copies all live code, and what trampolines there are. Threads may go on:
+    /// what is installed or dropped meanwhile may be in it or not, and what is in
+    /// it is whole.
+    ///
+    /// # Errors
+    ///
+    /// As [`attach`](Self::attach).
+    pub fn dump(&self) -> Result<Dump, AttachError> {
+        dump::dump(&self.shared)
+    }
+
+    /// Code pages on which no more than `most_bytes` are alive, fewest first: what
+    /// a runtime that drops those few executors, or compiles them anew, gets
+    /// back. Threads may go on meanwhile, so it is what was true at some moment.
+    ///
+    /// # Errors
+    ///
+    /// As [`attach`](Self::attach).
+    pub fn evacuation_candidates(
+        &self,
+        most_bytes: usize,
+    ) -> Result<Vec<NearlyEmpty>, AttachError> {
+        evacuation::candidates(&self.shared, most_bytes)
     }
 
     /// Which strategy was chosen, what was tried before it, and why each

@@ -9,7 +9,7 @@
 use crate::error::ReserveError;
 use crate::layout::CodeLayout;
 use crate::page::bitmap::Run;
-use crate::platform::OsError;
+use crate::pressure::{self, CommitError};
 use crate::reclaim::recycle;
 use crate::reclaim::retire::{Dead, Was};
 use crate::reservation::Reservation;
@@ -175,7 +175,13 @@ impl ThreadState {
         };
         if let Err(error) = self.commit(run) {
             shared.pages.release(run);
-            return Err(ReserveError::Os(error));
+            let bytes = need * GRANULE;
+            return Err(match error {
+                CommitError::Os(error) => ReserveError::Os(error),
+                CommitError::OverBudget { committed, budget } => {
+                    ReserveError::OverBudget { bytes, committed, budget }
+                }
+            });
         }
         stats::add(&self.tallies().claims, 1);
         stats::add(&self.tallies().taken, run.len);
@@ -190,31 +196,36 @@ impl ThreadState {
 
     /// Commits a run, and with it what is free behind it, so that a growing
     /// program makes a system call for several executors and not for each;
-    /// where the system has no memory, once more after giving back what is
-    /// free.
-    fn commit(&self, run: Run) -> Result<(), OsError> {
-        let pages = &self.shared().pages;
+    /// where the system has no memory, or the budget no room, the run alone, and
+    /// that once more after giving back what is free.
+    pub(crate) fn commit(&self, run: Run) -> Result<(), CommitError> {
+        let shared = self.shared();
+        let pages = &shared.pages;
         if pages.is_committed(run) {
             // Acquires what `is_committed` has only looked at.
-            return pages.commit(&self.shared().region, run).map(drop);
+            return pages.commit(&shared.region, run).map(drop).map_err(CommitError::Os);
         }
         let ahead = self.next_appetite(run.len) - run.len;
         let behind = pages.claim_behind(run, ahead);
-        let all = Run::new(run.start, run.len + behind.map_or(0, |behind| behind.len));
-        let result = self.commit_all(all);
+        let with_behind = behind.map(|behind| Run::new(run.start, run.len + behind.len));
+        let mut result = self.commit_all(with_behind.unwrap_or(run));
+        if result.is_err() && behind.is_some() {
+            result = self.commit_all(run);
+        }
         if let Some(behind) = behind {
             pages.release(behind);
         }
-        result
+        result.or_else(|_| {
+            recycle::collect(self);
+            self.commit_all(run)
+        })
     }
 
-    fn commit_all(&self, run: Run) -> Result<(), OsError> {
+    fn commit_all(&self, run: Run) -> Result<(), CommitError> {
         let shared = self.shared();
-        let committed = shared.pages.commit(&shared.region, run).or_else(|_| {
-            recycle::collect(self);
-            shared.pages.commit(&shared.region, run)
-        })?;
+        let committed = shared.budget.commit(shared, run)?;
         if committed > 0 {
+            pressure::committed(shared, committed);
             let before = shared.free_bytes().saturating_sub(committed);
             shared.watermark.committed(committed, before, shared.pages.committed_bytes());
         }

@@ -3,11 +3,14 @@
 use std::env;
 use std::sync::Arc;
 
+use crate::arch;
 use crate::arena::Arena;
 use crate::error::BuildError;
 use crate::platform::{self, Platform};
+use crate::pressure::{Pressure, Watch};
 use crate::protect::Strategy;
 use crate::region::RegionRequest;
+use crate::tools::{Tool, Tools};
 use crate::units::{GRANULE, KIB, MIB};
 
 /// Name of the environment variable that overrides the default strategy.
@@ -48,7 +51,12 @@ pub struct Builder {
     near: Option<usize>,
     strategy: Option<Strategy>,
     huge_pages: bool,
+    anonymous: bool,
     name: String,
+    branch_reach: usize,
+    tools: Tools,
+    code_budget: usize,
+    watches: Vec<Watch>,
 }
 
 /// What the arena keeps of its [`Builder`].
@@ -56,6 +64,10 @@ pub struct Builder {
 pub(crate) struct Config {
     pub(crate) code_page: usize,
     pub(crate) keep_free: usize,
+    pub(crate) branch_reach: usize,
+    pub(crate) tools: Tools,
+    pub(crate) code_budget: usize,
+    pub(crate) watches: Vec<Watch>,
 }
 
 impl Default for Builder {
@@ -67,7 +79,12 @@ impl Default for Builder {
             near: None,
             strategy: None,
             huge_pages: false,
+            anonymous: false,
             name: "jit-arena".to_owned(),
+            branch_reach: arch::BRANCH_REACH,
+            tools: Tools::default(),
+            code_budget: usize::MAX,
+            watches: Vec::new(),
         }
     }
 }
@@ -145,6 +162,90 @@ impl Builder {
         self
     }
 
+    /// Takes anonymous memory, if it can be had, in place of a memory file. perf
+    /// reads perf maps only for code in such memory. Default: no.
+    #[must_use]
+    pub fn anonymous(mut self, anonymous: bool) -> Self {
+        self.anonymous = anonymous;
+        self
+    }
+
+    /// A tool to tell of named code; several can be given. Default: none. See
+    /// [`Tool`].
+    #[must_use]
+    pub fn tool(mut self, tool: Arc<dyn Tool>) -> Self {
+        self.tools.add(tool);
+        self
+    }
+
+    /// The most code memory to hold from the system, in bytes. What would take
+    /// more is refused with
+    /// [`ReserveError::OverBudget`](crate::ReserveError::OverBudget). Default: as
+    /// much as is [reserved](Self::reserve).
+    #[must_use]
+    pub fn code_budget(mut self, bytes: usize) -> Self {
+        self.code_budget = bytes;
+        self
+    }
+
+    /// Calls `tell` when code memory of this kind comes to be more than `limit`
+    /// bytes, with how many there are; again only once it was down to seven
+    /// eighths of that. May be given several times.
+    ///
+    /// It is called by whichever thread passes the limit, in the middle of an
+    /// install or a drop: it must not use the arena, block or panic. Setting a
+    /// flag or waking a thread is what it is for.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicBool, Ordering};
+    ///
+    /// use jit_arena::{Arena, Pressure};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tight = Arc::new(AtomicBool::new(false));
+    /// let flag = Arc::clone(&tight);
+    /// let arena = Arena::builder()
+    ///     .code_budget(64 << 10)
+    ///     .on_pressure(Pressure::Committed, 48 << 10, move |_, _| {
+    ///         flag.store(true, Ordering::Relaxed);
+    ///     })
+    ///     .build()?;
+    /// let mut thread = arena.attach()?;
+    /// let mut cache = Vec::new();
+    /// for _ in 0..1000 {
+    ///     cache.push(thread.install(&[0xC3; 1000], &[])?);
+    ///     if tight.swap(false, Ordering::Relaxed) {
+    ///         cache.truncate(cache.len() / 4); // what can be compiled anew
+    ///         thread.collect();
+    ///     }
+    /// }
+    /// assert!(arena.stats().committed_bytes <= 64 << 10);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn on_pressure(
+        mut self,
+        of: Pressure,
+        limit: usize,
+        tell: impl Fn(Pressure, usize) + Send + Sync + 'static,
+    ) -> Self {
+        self.watches.push(Watch::new(of, limit, Arc::new(tell)));
+        self
+    }
+
+    /// Bytes that branches are taken to reach. For tests of large regions on
+    /// machines whose branches reach all of theirs.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn branch_reach(mut self, bytes: usize) -> Self {
+        self.branch_reach = bytes.min(arch::BRANCH_REACH);
+        self
+    }
+
     /// Builds the arena. Makes system calls.
     ///
     /// # Errors
@@ -185,8 +286,21 @@ impl Builder {
             near: self.near,
             strategy,
             huge_pages: self.huge_pages,
+            anonymous: self.anonymous,
         };
-        Arena::create(platform, &request, Config { code_page: page, keep_free: self.keep_free })
+        if self.branch_reach == 0 || !self.branch_reach.is_multiple_of(page) {
+            let value = self.branch_reach;
+            return Err(BuildError::Unaligned { option: "branch_reach", value, unit: page });
+        }
+        let config = Config {
+            code_page: page,
+            keep_free: self.keep_free,
+            branch_reach: self.branch_reach,
+            tools: self.tools,
+            code_budget: self.code_budget,
+            watches: self.watches,
+        };
+        Arena::create(platform, &request, config)
     }
 }
 

@@ -134,6 +134,17 @@ pub enum ReserveError {
         /// Bytes of the whole region.
         reserved: usize,
     },
+    /// Backing the bytes would take the arena beyond its
+    /// [budget](crate::Builder::code_budget), with all that could be free given
+    /// back already. Drop executors.
+    OverBudget {
+        /// Bytes asked for, with what surrounds them.
+        bytes: usize,
+        /// Bytes of code memory held from the system.
+        committed: usize,
+        /// The most that may be.
+        budget: usize,
+    },
     /// The system has no memory to back the bytes.
     Os(OsError),
 }
@@ -153,6 +164,11 @@ impl fmt::Display for ReserveError {
                 "no hole of {bytes} bytes in a region of {reserved}: {live} live, {retired} \
                  retired and not yet reclaimable, {holes} in shorter holes; drop executors or \
                  reserve more"
+            ),
+            Self::OverBudget { bytes, committed, budget } => write!(
+                f,
+                "{bytes} bytes would take the code memory beyond its budget, {committed} of \
+                 {budget} bytes are held: drop executors"
             ),
             Self::Os(_) => f.write_str(
                 "the system has no memory to back the reservation: drop executors, or allow the \

@@ -5,10 +5,9 @@ use core::marker::PhantomData;
 
 use crate::arena::{ArenaRef, Shared};
 use crate::guard::Guard;
-use crate::layout::Block;
+use crate::layout::{Block, entry_of, header_of};
 use crate::reclaim::retire::{Dead, Was};
 use crate::thread::{self, ThreadState};
-use crate::units::HEADER;
 
 /// One published piece of code, and the data behind it.
 ///
@@ -20,8 +19,8 @@ pub struct Executor {
     /// Always there but while it is dropped or taken apart.
     shared: Option<ArenaRef>,
     entry: usize,
-    /// First word of its header, 0 where it is not known: the header itself is
-    /// seldom in a cache when the handle is dropped.
+    /// The parts that its header tells, 0 where they are not known: the header
+    /// itself is seldom in a cache when the handle is dropped.
     header: u64,
 }
 
@@ -111,15 +110,31 @@ impl Executor {
     }
 }
 
+/// As [`read_header`], where it may be wiped meanwhile: what is read then may be
+/// anything.
+pub(crate) fn peek_header(shared: &Shared, header: usize) -> Option<(usize, Block)> {
+    let region = &shared.region;
+    let [word, tag] = [header, header + 8].map(|at| {
+        // SAFETY: aligned, and inside the region.
+        unsafe { region.protection().peek_word(region.platform(), at) }
+    });
+    Some((entry_of(header, word), Block::decode(word, tag)?))
+}
+
+/// Reads the header of the executor whose first granule is at `header`: its
+/// entry and its block.
+pub(crate) fn read_header(shared: &Shared, header: usize) -> Option<(usize, Block)> {
+    let region = &shared.region;
+    let [word, tag] = [header, header + 8].map(|at| {
+        // SAFETY: headers lie in the region, each at the start of a granule.
+        unsafe { region.protection().load_word(region.platform(), at) }
+    });
+    Some((entry_of(header, word), Block::decode(word, tag)?))
+}
+
 /// Reads the header of the executor entered at `entry`.
 pub(crate) fn read_block(shared: &Shared, entry: usize) -> Option<Block> {
-    let region = &shared.region;
-    let word = |at: usize| {
-        // SAFETY: headers lie in the region in front of an entry, aligned to
-        // 16 bytes.
-        unsafe { region.protection().load_word(region.platform(), at) }
-    };
-    Block::decode(word(entry - HEADER), word(entry - HEADER + 8))
+    read_header(shared, header_of(entry)).map(|(_, block)| block)
 }
 
 /// The block that the first word of its header tells, all but its tag; reads

@@ -1,14 +1,16 @@
 //! What an executor is made of, and where its parts lie.
 //!
 //! ```text
-//!  granule      entry (aligned)          data (aligned)            granule
-//!  │ pad │ header │ code … │ pad │ data … │ slack │
-//!  ▲              ▲        16 bytes in front of the entry
+//!  granule        entry (aligned)          data (aligned)          granule
+//!  │ header │ pad │ code … │ pad │ data … │ slack │
+//!  ▲ 16 bytes     ▲ at most 64 bytes behind the header's start
 //! ```
 //!
 //! The header lies in code memory: written in the write scope that writes the
 //! code, readable through the executable view, and as well protected as the
-//! code itself. It is what retire, lookup and `verify` know an executor by.
+//! code itself. It starts the executor's first granule, so that whoever knows
+//! either the granule or the entry finds it. It is what retire, lookup and
+//! `verify` know an executor by.
 
 use crate::error::ReserveError;
 use crate::units::{GRANULE, HEADER, MAX_ALIGN, MAX_EXECUTOR, Span};
@@ -108,8 +110,7 @@ impl CodeLayout {
     /// and its entry.
     pub(crate) fn place(&self, cursor: usize) -> (Span, usize) {
         let entry = (cursor + HEADER).next_multiple_of(self.align);
-        let start = (entry - HEADER) & !(GRANULE - 1);
-        (self.block().span(entry, start), entry)
+        (self.block().span_at(entry), entry)
     }
 
     /// The most granules [`place`](Self::place) can need, padding included.
@@ -138,14 +139,23 @@ pub(crate) struct Block {
     pub(crate) tag: u64,
 }
 
-/// Marks the first word of a header.
+/// Marks the first word of a header, in its lowest four bits. From there up:
+/// where the entry is, the gap in front of the data, the lengths of both parts.
 const MAGIC: u64 = 0xA;
-const FIELD: u32 = 24;
+const AT: u32 = 2;
 const GAP: u32 = 12;
+const FIELD: u32 = 23;
+
+/// Where the fields begin.
+const GAP_AT: u32 = 4 + AT;
+const CODE_AT: u32 = GAP_AT + GAP;
+const DATA_AT: u32 = CODE_AT + FIELD;
 
 const _: () = {
-    assert!(2 * FIELD + GAP + 4 == u64::BITS);
+    assert!(DATA_AT + FIELD == u64::BITS);
     assert!(MAX_EXECUTOR < 1 << FIELD);
+    assert!(HEADER == 1 << 4, "a multiple of it is the field of the entry's place");
+    assert!(GRANULE / HEADER == 1 << AT, "an entry is this many headers from its granule at most");
     assert!(MAX_ALIGN <= 1 << GAP, "the gap before the data is less than its alignment");
 };
 
@@ -167,32 +177,48 @@ impl Block {
 
     /// The granules of a block whose entry is `entry`.
     pub(crate) fn span_at(&self, entry: usize) -> Span {
-        self.span(entry, (entry - HEADER) & !(GRANULE - 1))
+        self.span(entry, header_of(entry))
     }
 
-    /// The header as two words. `entry` is folded in by the caller's choice of
-    /// where it writes them.
-    pub(crate) fn encode(&self) -> [u64; 2] {
+    /// The header as two words, for [`header_of`] the entry.
+    pub(crate) fn encode(&self, entry: usize) -> [u64; 2] {
+        // Its distance in headers, which already is where the field is.
+        let at = (entry - HEADER) % GRANULE;
+        [self.parts() | at as u64, self.tag]
+    }
+
+    /// The first word of the header but for where the entry is.
+    pub(crate) fn parts(&self) -> u64 {
         let gap = self.data_offset - self.code_len;
-        let word = MAGIC
-            | (gap as u64) << 4
-            | (self.code_len as u64) << (4 + GAP)
-            | (self.data_len as u64) << (4 + GAP + FIELD);
-        [word, self.tag]
+        MAGIC
+            | (gap as u64) << GAP_AT
+            | (self.code_len as u64) << CODE_AT
+            | (self.data_len as u64) << DATA_AT
     }
 
     /// Reads a header's first word; `None` if it is none.
     pub(crate) fn decode(word: u64, tag: u64) -> Option<Self> {
         let field = |low: u32, bits: u32| (word >> low & ((1 << bits) - 1)) as usize;
-        let code_len = field(4 + GAP, FIELD);
+        let code_len = field(CODE_AT, FIELD);
         let block = Self {
             code_len,
-            data_offset: code_len + field(4, GAP),
-            data_len: field(4 + GAP + FIELD, FIELD),
+            data_offset: code_len + field(GAP_AT, GAP),
+            data_len: field(DATA_AT, FIELD),
             tag,
         };
         (word & 0xF == MAGIC && code_len > 0 && block.bytes() <= MAX_EXECUTOR).then_some(block)
     }
+}
+
+/// The header of the executor entered at `entry`: the start of its first
+/// granule.
+pub(crate) const fn header_of(entry: usize) -> usize {
+    (entry - HEADER) & !(GRANULE - 1)
+}
+
+/// The entry that the first word of the header at `header` tells.
+pub(crate) const fn entry_of(header: usize, word: u64) -> usize {
+    header + HEADER + HEADER * (word >> 4 & ((1 << AT) - 1)) as usize
 }
 
 #[cfg(test)]
@@ -206,8 +232,12 @@ mod tests {
         {
             let layout = CodeLayout::new(code).data(data, align).tag(u64::MAX).validate().unwrap();
             let block = layout.block();
-            let [word, tag] = block.encode();
-            assert_eq!(Block::decode(word, tag), Some(block));
+            for entry in [0x1010, 0x1020, 0x1030, 0x1040] {
+                let [word, tag] = block.encode(entry);
+                assert_eq!(Block::decode(word, tag), Some(block));
+                assert_eq!(header_of(entry), 0x1000);
+                assert_eq!(entry_of(0x1000, word), entry);
+            }
             assert_eq!(block.data_offset % align, 0);
         }
         assert_eq!(Block::decode(0, 0), None, "fresh memory is no header");
@@ -230,8 +260,8 @@ mod tests {
                             assert!(entry.is_multiple_of(align) && entry.is_multiple_of(16));
                             assert!((entry + layout.data_offset()).is_multiple_of(data_align));
                             assert!(span.start >= cursor && span.start.is_multiple_of(GRANULE));
-                            assert!(span.start <= entry - HEADER);
-                            assert!(entry - HEADER < span.start + GRANULE);
+                            assert_eq!(span.start, header_of(entry));
+                            assert!(span.start + HEADER <= entry);
                             assert!(entry + layout.block().len() <= span.end());
                             assert!(span.end() <= cursor + layout.granules() * GRANULE);
                             assert_eq!(layout.block().span_at(entry), span);

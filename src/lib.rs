@@ -38,13 +38,17 @@ mod arch;
 mod arena;
 mod claim;
 mod config;
+mod dump;
 mod error;
+mod evacuation;
 mod executor;
 mod guard;
 mod layout;
+mod lookup;
 mod page;
 #[doc(hidden)]
 pub mod platform;
+mod pressure;
 mod protect;
 mod reclaim;
 mod region;
@@ -56,19 +60,25 @@ mod slot;
 mod stats;
 mod sync;
 mod thread;
+mod tools;
+mod trampoline;
 mod units;
 mod verify;
 
 pub use arena::Arena;
 pub use config::{Builder, STRATEGY_VARIABLE};
+pub use dump::{Dump, DumpedCode};
 pub use error::{
     AttachError, BuildError, InstallError, PublishError, PublishErrorKind, ReserveError, SlotError,
     VerifyError, WriteError,
 };
+pub use evacuation::NearlyEmpty;
 pub use executor::{Entry, Executor};
 pub use guard::{Guard, Running};
 pub use layout::CodeLayout;
+pub use lookup::CodeInfo;
 pub use platform::OsError;
+pub use pressure::Pressure;
 pub use protect::{Strategy, UnknownStrategy};
 pub use region::RegionError;
 pub use report::{Attempt, MemoryKind, Outcome, Report};
@@ -77,6 +87,8 @@ pub use scope::WriteScope;
 pub use slot::Slot;
 pub use stats::Stats;
 pub use thread::ThreadHandle;
+pub use tools::{Line, Symbol, Tool};
+pub use trampoline::{Trampoline, TrampolineError};
 pub use units::{GRANULE, MAX_ALIGN, MAX_EXECUTOR, Span};
 
 /// The README's example, kept true.

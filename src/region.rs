@@ -45,6 +45,8 @@ pub(crate) struct RegionRequest<'a> {
     pub(crate) strategy: Option<Strategy>,
     /// Whether to use huge pages where they can be had.
     pub(crate) huge_pages: bool,
+    /// Whether to try anonymous memory before memory files.
+    pub(crate) anonymous: bool,
 }
 
 /// No region could be had.
@@ -156,7 +158,7 @@ impl Region {
         let mut attempts = Vec::new();
         for strategy in order(request.strategy) {
             let mut no_key = false;
-            for &memory in memories(strategy) {
+            for memory in memories(strategy, request.anonymous) {
                 if no_key {
                     let outcome = Outcome::Skipped("no protection key can be had");
                     attempts.push(Attempt { strategy, memory, outcome });
@@ -201,6 +203,10 @@ impl Region {
         let (protection, span) = protect(&**platform, strategy, memory, wanted)?;
         // From here on dropping the region undoes everything.
         let region = Self { platform: Arc::clone(platform), protection, span, huge: None };
+        if memory != MemoryKind::Memfd {
+            // A memory file has its name from birth.
+            platform.name_memory(span.start, span.len, wanted.name);
+        }
         region.self_check()?;
         Ok(region)
     }
@@ -347,15 +353,21 @@ fn order(forced: Option<Strategy>) -> Vec<Strategy> {
 ///
 /// A memory file before shared anonymous memory: security modules ask less for
 /// executing a file. Two views need shared memory; one view is better off with
-/// private memory, which a forked child gets a copy of.
-const fn memories(strategy: Strategy) -> &'static [MemoryKind] {
-    match strategy {
-        Strategy::DualPkey | Strategy::DualTransient | Strategy::DualOpen => {
-            &[MemoryKind::Memfd, MemoryKind::SharedAnonymous]
+/// private memory, which a forked child gets a copy of. Tools that tell JIT
+/// code from files' by its having none are the reason to ask for `anonymous`
+/// memory first.
+fn memories(strategy: Strategy, anonymous: bool) -> impl Iterator<Item = MemoryKind> {
+    let (best, other) = match strategy {
+        Strategy::DualPkey | Strategy::DualTransient | Strategy::DualOpen if anonymous => {
+            (MemoryKind::SharedAnonymous, Some(MemoryKind::Memfd))
         }
-        Strategy::SinglePkey | Strategy::Mprotect => &[MemoryKind::Private],
-        Strategy::MapJit => &[MemoryKind::Jit],
-    }
+        Strategy::DualPkey | Strategy::DualTransient | Strategy::DualOpen => {
+            (MemoryKind::Memfd, Some(MemoryKind::SharedAnonymous))
+        }
+        Strategy::SinglePkey | Strategy::Mprotect => (MemoryKind::Private, None),
+        Strategy::MapJit => (MemoryKind::Jit, None),
+    };
+    core::iter::once(best).chain(other)
 }
 
 /// Sets one strategy up on one kind of memory.

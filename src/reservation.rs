@@ -117,8 +117,7 @@ impl Reservation {
 
     /// The executor this has become.
     pub(crate) fn into_executor(mut self) -> Executor {
-        let [header, _] = self.block.encode();
-        Executor::from_owned(self.shared.take(), self.entry, header)
+        Executor::from_owned(self.shared.take(), self.entry, self.block.parts())
     }
 }
 

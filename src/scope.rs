@@ -9,7 +9,7 @@ use core::fmt;
 use core::marker::PhantomData;
 
 use crate::error::{ReserveError, WriteError};
-use crate::layout::CodeLayout;
+use crate::layout::{CodeLayout, header_of};
 use crate::protect::{Rights, Window};
 use crate::reservation::Reservation;
 use crate::stats;
@@ -184,14 +184,14 @@ impl<'t> WriteScope<'t> {
     }
 
     fn write_header(&self, reservation: &Reservation, window: &Window) {
-        let [parts, tag] = reservation.block().encode();
+        let [parts, tag] = reservation.block().encode(reservation.entry());
         let mut header = [0; HEADER];
         let (first, second) = header.split_at_mut(8);
         first.copy_from_slice(&parts.to_ne_bytes());
         second.copy_from_slice(&tag.to_ne_bytes());
-        let to = window.writable_at(reservation.entry() - HEADER);
+        let to = window.writable_at(header_of(reservation.entry()));
         // SAFETY: [W1] the window covers the reservation's granules, and the
-        // header lies in the first of them.
+        // header starts the first of them.
         unsafe { self.thread.shared().region.platform().copy_in(to, &header) };
     }
 }

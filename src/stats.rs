@@ -22,6 +22,8 @@ pub struct Stats {
     /// Bytes of committed memory in holes: what installs can have without a
     /// system call.
     pub hole_bytes: u64,
+    /// Bytes of the islands that trampolines are in.
+    pub island_bytes: u64,
     /// Bytes lost to headers, alignment, granules and unpublished
     /// reservations: committed, less all of the above.
     pub padding_bytes: u64,
@@ -115,7 +117,7 @@ impl Totals {
     }
 
     /// The figures a client sees.
-    pub(crate) fn finish(mut self, committed: usize, reserved: usize) -> Stats {
+    pub(crate) fn finish(mut self, committed: usize, reserved: usize, islands: usize) -> Stats {
         let taken = self.taken_bytes();
         let stats = &mut self.stats;
         stats.committed_bytes = committed as u64;
@@ -126,8 +128,10 @@ impl Totals {
         stats.retired_executors = stats.retires.saturating_sub(stats.recycles);
         stats.retired_bytes = self.retired_bytes.saturating_sub(self.recycled_bytes);
         stats.hole_bytes = stats.committed_bytes.saturating_sub(taken);
-        stats.padding_bytes =
-            taken.saturating_sub(stats.live_bytes + stats.retired_bytes + stats.claimed_bytes);
+        stats.island_bytes = islands as u64;
+        let known =
+            stats.live_bytes + stats.retired_bytes + stats.claimed_bytes + stats.island_bytes;
+        stats.padding_bytes = taken.saturating_sub(known);
         self.stats
     }
 }

@@ -3,10 +3,10 @@
 use crate::arch;
 use crate::arena::Shared;
 use crate::error::VerifyError;
-use crate::executor::read_block;
+use crate::executor::read_header;
 use crate::page::bitmap::{self, Run};
 use crate::sync::Ordering;
-use crate::units::{GRANULE, HEADER};
+use crate::units::GRANULE;
 
 /// What the walk counts, to compare with the accounts.
 #[derive(Default)]
@@ -44,7 +44,34 @@ pub(crate) fn verify(shared: &Shared) -> Result<(), VerifyError> {
         }
         verify_page(shared, number, touching[number], &mut seen)?;
     }
+    verify_trampolines(shared)?;
     verify_accounts(shared, &seen)
+}
+
+/// Every trampoline jumps to its target, in granules of its own, within reach.
+fn verify_trampolines(shared: &Shared) -> Result<(), VerifyError> {
+    let (region, pages) = (&shared.region, &shared.pages);
+    for trampoline in shared.trampolines.list() {
+        let at = trampoline.address;
+        let granule = pages.granule(at);
+        let page = pages.page(granule / pages.granules());
+        let low = granule % pages.granules();
+        // Acquire: exact at quiescence.
+        let taken = bitmap::test(page.taken, low, Ordering::Acquire);
+        let starts = bitmap::test(page.starts, low, Ordering::Acquire);
+        ensure(taken && !starts, "T1", || format!("{at:#x} is not an island's"))?;
+        let words = [at, at + 8].map(|at| {
+            // SAFETY: aligned, and inside the region.
+            unsafe { region.protection().load_word(region.platform(), at) }.to_ne_bytes()
+        });
+        ensure(words.as_flattened() == arch::far_jump(trampoline.target), "T1", || {
+            format!("{at:#x} does not jump to {:#x}", trampoline.target)
+        })?;
+        ensure(shared.trampolines.is_in_reach(region.span(), &trampoline), "T3", || {
+            format!("{at:#x} is out of reach, or not the one to {:#x}", trampoline.target)
+        })?;
+    }
+    Ok(())
 }
 
 /// Every executor that starts on the page has a header, owns its granules, and
@@ -60,15 +87,10 @@ fn verify_executors(
     let mut free_from = 0;
     for at in bitmap::ones(page.starts) {
         let start = pages.address(number * pages.granules() + at);
-        // The entry is the first 16-byte boundary behind a header that says
-        // its granule is this one.
-        let found = (start + HEADER..=start + GRANULE).step_by(HEADER).find_map(|entry| {
-            let block = read_block(shared, entry)?;
-            Some((block, block.span_at(entry)))
-        });
-        let Some((block, span)) = found else {
+        let Some((entry, block)) = read_header(shared, start) else {
             return broken("X1", format!("no header in the granule at {start:#x}"));
         };
+        let span = block.span_at(entry);
         ensure(start >= free_from, "B1", || format!("two executors overlap at {start:#x}"))?;
         free_from = span.end();
         let run = pages.run(span);

@@ -3,8 +3,10 @@
 
 mod common;
 
-use common::{KIB, MIB, RESERVE, Random, call, constant, each_strategy, each_strategy_with, maps};
-use jit_arena::{Arena, CodeLayout, Executor, Stats, Strategy, ThreadHandle};
+use common::{
+    KIB, MIB, RESERVE, Random, call, constant, each_strategy, each_strategy_with, maps, not_run,
+};
+use jit_arena::{Arena, CodeLayout, Executor, MemoryKind, Stats, Strategy, ThreadHandle};
 
 /// Code of `len` bytes that returns `value`.
 fn install_sized(thread: &mut ThreadHandle, value: u32, len: usize) -> Executor {
@@ -311,4 +313,33 @@ fn the_accounts_add_up_whatever_happens() {
             }
         }
     });
+}
+
+#[test]
+fn maps_say_whose_memory_it_is() {
+    each_strategy_with(
+        |builder| builder.name("whose [jit]"),
+        |arena| {
+            let mapping = maps::at(arena.span().start).unwrap();
+            let name = &mapping.name;
+            if name.is_empty() || name.starts_with("/dev/zero") {
+                return not_run(&format!("{}: no names for memory", arena.report().strategy));
+            }
+            assert!(name.contains("whose"), "{mapping:?}");
+        },
+    );
+}
+
+#[test]
+fn anonymous_memory_is_taken_where_it_is_asked_for() {
+    each_strategy_with(
+        |builder| builder.anonymous(true),
+        |arena| {
+            let report = arena.report();
+            assert_ne!(report.memory, MemoryKind::Memfd, "{report}");
+            let mut thread = arena.attach().unwrap();
+            let executor = common::install(&mut thread, 7);
+            assert_eq!(call(&thread, &executor), 7);
+        },
+    );
 }

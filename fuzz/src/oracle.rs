@@ -23,6 +23,7 @@ use crate::sizes::{HEADER, Sizes};
 
 pub mod accounts;
 pub mod guards;
+pub mod lookup;
 pub mod space;
 
 use accounts::Counts;

@@ -128,6 +128,7 @@ impl World {
             self.oracle.check_stats(place.number, arena.span(), &arena.stats());
             if self.steps.is_multiple_of(self.verify_every) {
                 verify(arena);
+                self.oracle.check_lookups(place.number, arena);
             }
         }
         if self.steps.is_multiple_of(self.verify_every) {

@@ -36,11 +36,22 @@ impl Setup {
     /// If the simulated machine does not take the strategy.
     #[must_use]
     pub fn with(strategy: Strategy, code_page: usize, pages: usize) -> Self {
+        Self::on(strategy, code_page, pages, Options::default())
+    }
+
+    /// As [`with`](Self::with), on a machine whose words may be read while they
+    /// are written.
+    #[must_use]
+    pub fn peeking(strategy: Strategy) -> Self {
+        Self::on(strategy, 8192, 1, Options { peeks: true, ..Options::default() })
+    }
+
+    fn on(strategy: Strategy, code_page: usize, pages: usize, options: Options) -> Self {
         let machine = Machine::new(Options {
             jit: strategy == Strategy::MapJit,
             allow_wx: strategy == Strategy::SinglePkey,
             coherent: strategy != Strategy::MapJit,
-            ..Options::default()
+            ..options
         });
         let platform: Arc<dyn Platform> = machine.clone();
         let arena = Arena::builder()

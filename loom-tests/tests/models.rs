@@ -34,6 +34,8 @@ models! {
     claims_on_many_pages
     installs_on_one_page
     page_return_races_claim
+    lookup_races_reuse
+    lookup_races_publish
     publish_load_call
     publish_load_call_transient
     publish_load_call_mprotect
@@ -59,4 +61,6 @@ models! {
     scopes_on_one_page_mprotect
     birth_inside_a_scope
     birth_inside_a_scope_single_pkey
+    trampoline_two_ask
+    trampoline_two_ask_mprotect
 }

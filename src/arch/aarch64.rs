@@ -33,6 +33,28 @@ pub(crate) const RETURN: &[u8] = &0xD65F_03C0_u32.to_le_bytes();
 /// memory holds traps from before that on: stale ones stop it.
 pub(crate) const DROPS_STALE_FETCHES: bool = false;
 
+/// Bytes a direct branch spans (Arm ARM, B and BL, imm26): any two places of a
+/// region no longer than this reach each other.
+pub(crate) const BRANCH_REACH: usize = 1 << 27;
+
+/// Whether a direct branch at `from` reaches `to`.
+pub(crate) fn reaches(from: usize, to: usize) -> bool {
+    let distance = to.wrapping_sub(from) as isize;
+    let reach = BRANCH_REACH as isize;
+    (-reach..reach).contains(&distance) && distance % 4 == 0
+}
+
+/// A jump to `target`, anywhere. Changes x16, which the procedure call standard
+/// gives to whoever lies between a branch and its target (AAPCS64, "IP0").
+pub(crate) fn far_jump(target: usize) -> [u8; 16] {
+    // ldr x16, 8; br x16; the address, aligned.
+    let mut code = [0; 16];
+    code[..4].copy_from_slice(&0x5800_0050_u32.to_le_bytes());
+    code[4..8].copy_from_slice(&0xD61F_0200_u32.to_le_bytes());
+    code[8..].copy_from_slice(&target.to_le_bytes());
+    code
+}
+
 /// Fills a range with [`TRAP`].
 ///
 /// # Safety
@@ -142,6 +164,14 @@ pub(crate) const fn flushes_without_interrupts() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn t3_branches_reach_128_mebibytes_either_way() {
+        let from = 0x7000_0000_0000_usize;
+        assert!(reaches(from, from + (1 << 27) - 4) && reaches(from, from - (1 << 27)));
+        assert!(!reaches(from, from + (1 << 27)) && !reaches(from, from - (1 << 27) - 4));
+        assert!(!reaches(from, from + 2));
+    }
 
     #[test]
     fn every_line_of_a_range_is_named_once() {

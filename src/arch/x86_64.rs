@@ -21,6 +21,27 @@ pub(crate) const RETURN: &[u8] = &[0xC3];
 /// physical address, for every processor's stores).
 pub(crate) const DROPS_STALE_FETCHES: bool = true;
 
+/// Bytes a direct branch spans (SDM vol. 2, JMP and CALL, rel32): any two
+/// places of a region no longer than this reach each other.
+pub(crate) const BRANCH_REACH: usize = 1 << 31;
+
+/// Whether a direct branch at `from` reaches `to`, however long the instruction:
+/// the distance counts from its end, 5 bytes on for a jump or call and 6 for a
+/// conditional jump.
+pub(crate) fn reaches(from: usize, to: usize) -> bool {
+    let from_end = |len: usize| to.wrapping_sub(from.wrapping_add(len)) as isize;
+    i32::try_from(from_end(5)).is_ok() && i32::try_from(from_end(6)).is_ok()
+}
+
+/// A jump to `target`, anywhere. It changes no register and no flag, so code may
+/// come through it under any calling convention.
+pub(crate) fn far_jump(target: usize) -> [u8; 16] {
+    // jmp [rip + 2]; a two-byte nop; the address, aligned.
+    let mut code = [0xFF, 0x25, 0x02, 0, 0, 0, 0x66, 0x90, 0, 0, 0, 0, 0, 0, 0, 0];
+    code[8..].copy_from_slice(&target.to_le_bytes());
+    code
+}
+
 /// Fills a range with [`TRAP`].
 ///
 /// # Safety
@@ -146,6 +167,14 @@ pub(crate) unsafe fn write_pkru(pkru: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn t3_branches_reach_two_gibibytes_either_way() {
+        let from = 0x7000_0000_0000_usize;
+        assert!(reaches(from, from + (1 << 31)) && reaches(from, from - (1 << 31) + 6));
+        assert!(!reaches(from, from + (1 << 31) + 5) && !reaches(from, from - (1 << 31) + 5));
+        assert!(reaches(0, usize::MAX) && !reaches(0, usize::MAX / 2));
+    }
 
     #[test]
     fn rights_bits_of_a_key_are_its_own() {

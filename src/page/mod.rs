@@ -202,6 +202,16 @@ impl Pages {
             .or_else(|| self.claim_anywhere(need, want))
     }
 
+    /// As [`claim`](Self::claim), from the lowest of these pages; looks at each.
+    pub(crate) fn claim_within(
+        &self,
+        mut pages: core::ops::Range<usize>,
+        need: usize,
+        want: usize,
+    ) -> Option<Run> {
+        pages.find_map(|number| self.claim_on(number, need, want))
+    }
+
     /// Looks at every page, before the region counts as exhausted: the index
     /// may hide a hole while somebody is on the way to file it, `[P4]`.
     #[cold]
@@ -324,6 +334,16 @@ impl Pages {
             // Relaxed: decides only what to try first.
             self.system_pages(part) & !self.resident(number).load(Ordering::Relaxed) == 0
         })
+    }
+
+    /// Bytes of the memory of `run` that are not present. Wait-free.
+    pub(crate) fn missing_bytes(&self, run: Run) -> usize {
+        let missing = |(number, part): (usize, Run)| {
+            // Relaxed: `commit` looks again.
+            let resident = self.page(number).resident.load(Ordering::Relaxed);
+            (self.system_pages(part) & !resident).count_ones() as usize
+        };
+        self.parts(run).map(missing).sum::<usize>() * self.system_page
     }
 
     /// The system pages that a run within one code page touches, one bit each.

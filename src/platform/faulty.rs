@@ -249,6 +249,10 @@ unsafe impl Platform for Faulty {
         self.inner.sync_core()
     }
 
+    fn name_memory(&self, addr: usize, len: usize, name: &str) {
+        self.inner.name_memory(addr, len, name);
+    }
+
     unsafe fn copy_in(&self, to: usize, bytes: &[u8]) {
         // SAFETY: the caller's promise is the same.
         unsafe { self.inner.copy_in(to, bytes) }
@@ -262,6 +266,11 @@ unsafe impl Platform for Faulty {
     unsafe fn load_word(&self, addr: usize) -> u64 {
         // SAFETY: the caller's promise is the same.
         unsafe { self.inner.load_word(addr) }
+    }
+
+    unsafe fn peek_word(&self, addr: usize) -> u64 {
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.inner.peek_word(addr) }
     }
 
     unsafe fn clean_data_cache(&self, addr: usize, len: usize) {

@@ -230,6 +230,10 @@ pub unsafe trait Platform: fmt::Debug + Send + Sync {
     /// The caller owns the whole range.
     unsafe fn hide_from_children(&self, addr: usize, len: usize) -> OsResult<()>;
 
+    /// Gives anonymous memory a name, where the system shows one. A wish: memory
+    /// that cannot have one stays as it is. System call.
+    fn name_memory(&self, _addr: usize, _len: usize, _name: &str) {}
+
     /// A new protection key, closed for the calling thread. System call.
     fn key_alloc(&self) -> OsResult<Key>;
 
@@ -279,6 +283,18 @@ pub unsafe trait Platform: fmt::Debug + Send + Sync {
     ///
     /// `addr` is a multiple of 8 and readable to the calling thread.
     unsafe fn load_word(&self, addr: usize) -> u64;
+
+    /// As [`load_word`](Self::load_word), of a word that other threads may be
+    /// writing through another mapping: what it returns then may be neither the
+    /// old nor the new one. No system call.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    unsafe fn peek_word(&self, addr: usize) -> u64 {
+        // SAFETY: from the caller.
+        unsafe { self.load_word(addr) }
+    }
 
     /// Writes back the data cache of a range just written, through the view it
     /// was written by. No system call; nothing on x86.

@@ -223,6 +223,17 @@ pub(crate) trait Protection: fmt::Debug + Send + Sync {
         unsafe { platform.load_word(addr) }
     }
 
+    /// As [`load_word`](Self::load_word), of a word that others may be writing
+    /// through another view.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    unsafe fn peek_word(&self, platform: &dyn Platform, addr: usize) -> u64 {
+        // SAFETY: as in `load_word`.
+        unsafe { platform.peek_word(addr) }
+    }
+
     /// Unmaps the views and gives keys and descriptors back.
     ///
     /// # Safety

@@ -49,6 +49,21 @@ impl SinglePkey {
     }
 }
 
+impl SinglePkey {
+    /// Runs `read` with the right to read the view, which threads older than
+    /// the key and signal handlers do not have.
+    fn reading(&self, platform: &dyn Platform, read: impl FnOnce() -> u64) -> u64 {
+        let before = platform.key_access(self.key);
+        if before != KeyAccess::Closed {
+            return read();
+        }
+        platform.set_key_access(self.key, KeyAccess::ReadOnly);
+        let word = read();
+        platform.set_key_access(self.key, before);
+        word
+    }
+}
+
 impl Protection for SinglePkey {
     fn strategy(&self) -> Strategy {
         Strategy::SinglePkey
@@ -95,16 +110,17 @@ impl Protection for SinglePkey {
     }
 
     unsafe fn load_word(&self, platform: &dyn Platform, addr: usize) -> u64 {
-        let before = platform.key_access(self.key);
-        if before != KeyAccess::Closed {
-            // SAFETY: aligned, in the view (caller), and readable as just seen.
-            return unsafe { platform.load_word(addr) };
-        }
-        platform.set_key_access(self.key, KeyAccess::ReadOnly);
-        // SAFETY: aligned, in the view (caller), and readable as just set.
-        let word = unsafe { platform.load_word(addr) };
-        platform.set_key_access(self.key, before);
-        word
+        self.reading(platform, || {
+            // SAFETY: aligned, in the view (caller), and readable meanwhile.
+            unsafe { platform.load_word(addr) }
+        })
+    }
+
+    unsafe fn peek_word(&self, platform: &dyn Platform, addr: usize) -> u64 {
+        self.reading(platform, || {
+            // SAFETY: as in `load_word`.
+            unsafe { platform.peek_word(addr) }
+        })
     }
 
     unsafe fn release(&self, platform: &dyn Platform) {

@@ -167,6 +167,9 @@ fn turn(thread: &ThreadState, lot: &mut dyn Iterator<Item = Box<Batch>>, keep: u
         // [E2]: after the batch was taken, so every hold on a part of it that
         // was published under a pin is seen.
         let held = shared.threads.held();
+        if !shared.config.tools.is_empty() {
+            tell_tools(shared, batch.dead(), &held);
+        }
         for &dead in batch.dead() {
             if dead.is_held(&held) {
                 waiting.get_or_insert_with(Batch::new).push(dead, dead.span.len);
@@ -176,6 +179,8 @@ fn turn(thread: &ThreadState, lot: &mut dyn Iterator<Item = Box<Batch>>, keep: u
         }
         thread.keep_spare(batch);
     }
+    // [L1]: after the last mark is cleared, before the first byte changes.
+    shared.generation.advance();
     let recycled = holes.iter().map(|hole| hole.bytes()).sum();
     thread.holes.borrow_mut().drain(|hole| holes.push(hole));
     join(&mut holes);
@@ -208,6 +213,16 @@ fn turn(thread: &ThreadState, lot: &mut dyn Iterator<Item = Box<Batch>>, keep: u
         trim::after_lot(thread, recycled);
     }
     recycled
+}
+
+/// Tells tools of executors whose memory is about to be used again, `[N1]`.
+#[cold]
+fn tell_tools(shared: &Shared, batch: &[Dead], held: &[usize]) {
+    for dead in batch.iter().filter(|dead| !dead.is_held(held)) {
+        if let Was::Executor { entry, .. } = dead.was {
+            shared.config.tools.recycled(entry);
+        }
+    }
 }
 
 /// Sorts holes by address and joins neighbours.

@@ -142,6 +142,7 @@ mod tests {
             near: None,
             strategy: Some(Strategy::DualOpen),
             huge_pages: true,
+            anonymous: false,
         }
     }
 

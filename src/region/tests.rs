@@ -5,7 +5,14 @@ use crate::platform::native;
 use crate::units::{KIB, MIB};
 
 fn request(strategy: Option<Strategy>) -> RegionRequest<'static> {
-    RegionRequest { name: "region-test", reserve: MIB, near: None, strategy, huge_pages: false }
+    RegionRequest {
+        name: "region-test",
+        reserve: MIB,
+        near: None,
+        strategy,
+        huge_pages: false,
+        anonymous: false,
+    }
 }
 
 #[test]

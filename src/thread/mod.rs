@@ -16,10 +16,12 @@ use crate::error::{AttachError, InstallError, PublishError, PublishErrorKind, Re
 use crate::executor::Executor;
 use crate::guard::Guard;
 use crate::layout::CodeLayout;
+use crate::lookup::CodeInfo;
 use crate::reclaim::recycle;
 use crate::reservation::Reservation;
 use crate::scope::WriteScope;
 use crate::stats;
+use crate::tools::Symbol;
 use crate::units::Span;
 
 mod attached;
@@ -52,7 +54,7 @@ impl ThreadHandle {
         Ok(handle)
     }
 
-    fn state(&self) -> &ThreadState {
+    pub(crate) fn state(&self) -> &ThreadState {
         // SAFETY: allocated by `attach`, freed by `drop` only.
         unsafe { self.state.as_ref() }
     }
@@ -119,6 +121,25 @@ impl ThreadHandle {
         stats::add(&state.tallies().installs, 1);
         stats::add(&state.tallies().installed_bytes, reservation.bytes());
         Ok(reservation.into_executor())
+    }
+
+    /// As [`publish`](Self::publish), and tells the arena's
+    /// [tools](crate::Builder::tool) what the code is. The same as that, but for
+    /// one look, if there are none; a tool may lock.
+    ///
+    /// # Errors
+    ///
+    /// As [`publish`](Self::publish).
+    #[expect(clippy::result_large_err, reason = "hands back what it was given")]
+    pub fn publish_named(
+        &mut self,
+        reservation: Reservation,
+        symbol: &Symbol<'_>,
+    ) -> Result<Executor, PublishError> {
+        let code = CodeInfo::new(reservation.entry(), &reservation.block());
+        let executor = self.publish(reservation)?;
+        self.state().shared().config.tools.published(&code, symbol);
+        Ok(executor)
     }
 
     /// Reserves, writes and publishes `code` with `data` straight behind it,

@@ -8,6 +8,7 @@ use core::ptr::{self, NonNull};
 use crate::arena::{ArenaRef, Shared, drop_refs};
 use crate::claim::Claim;
 use crate::platform::OsError;
+use crate::pressure;
 use crate::protect::Window;
 use crate::reclaim::recycle;
 use crate::reclaim::retire::{Batch, Dead, Ripe};
@@ -184,6 +185,7 @@ impl ThreadState {
     pub(crate) fn defer(&self, batch: Box<Batch>) {
         let ripe = RipePointer(NonNull::from(&*self.record().ripe));
         self.record().ripe.expect(batch.bytes());
+        pressure::retired(self.shared(), batch.bytes());
         let pin = self.local.pin();
         let handover = move || {
             let RipePointer(ripe) = { ripe };

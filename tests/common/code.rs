@@ -1,5 +1,7 @@
 //! Machine code that tests install.
 
+use jit_arena::{CodeInfo, CodeLayout, Executor, ThreadHandle};
+
 /// A function that takes nothing and returns `value`.
 pub(crate) fn constant(value: u32) -> Vec<u8> {
     let mut code = imp::load_constant(value);
@@ -20,6 +22,19 @@ pub(crate) fn load_data(data_offset: usize) -> Vec<u8> {
 
 /// Bytes of [`load_data`].
 pub(crate) const LOAD_DATA_LEN: usize = imp::LOAD_DATA_LEN;
+
+/// A function `f(n: u32)` that counts down from `n`, which is not 0.
+pub(crate) fn count_down() -> Vec<u8> {
+    imp::count_down()
+}
+
+/// A direct branch at `from` to `to`, which it reaches.
+pub(crate) fn branch(from: usize, to: usize) -> Vec<u8> {
+    imp::branch(from, to)
+}
+
+/// Bytes of [`branch`].
+pub(crate) const BRANCH_LEN: usize = imp::BRANCH_LEN;
 
 /// Code that goes on at `target`, anywhere.
 pub(crate) fn jump(target: usize) -> Vec<u8> {
@@ -43,6 +58,29 @@ pub(crate) type CallsHelper = extern "C" fn(extern "C" fn(usize), usize) -> u32;
 /// The instruction that free code memory is filled with, as a word.
 pub(crate) const TRAPS: u32 = imp::TRAPS;
 
+/// A tag that only code of these lengths has, so that parts of two headers show.
+fn tag_of(code: usize, data: usize) -> u64 {
+    let mut tag = 0x9e37_79b9_7f4a_7c15_u64;
+    for part in [code, data] {
+        tag = (tag ^ part as u64).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        tag ^= tag >> 32;
+    }
+    tag
+}
+
+/// Whether the parts belong together, as [`place`] made them.
+pub(crate) fn is_whole(found: &CodeInfo) -> bool {
+    found.tag == tag_of(found.code.len, found.data.len)
+}
+
+/// Installs `code` in a place of its own layout.
+pub(crate) fn place(thread: &mut ThreadHandle, code: &[u8], layout: CodeLayout) -> Executor {
+    let layout = layout.tag(tag_of(layout.code_len(), layout.data_len()));
+    let mut reservation = thread.reserve(layout).unwrap();
+    thread.write().write_at(&mut reservation, 0, code).unwrap();
+    thread.publish(reservation).unwrap()
+}
+
 #[cfg(target_arch = "x86_64")]
 mod imp {
     pub(super) const RETURN: &[u8] = &[0xC3];
@@ -63,6 +101,19 @@ mod imp {
         // mov eax, [rip + distance]; ret
         let distance = data_offset as u32 - 6;
         [&[0x8B, 0x05][..], &distance.to_le_bytes(), RETURN].concat()
+    }
+
+    pub(super) const BRANCH_LEN: usize = 5;
+
+    pub(super) fn branch(from: usize, to: usize) -> Vec<u8> {
+        // jmp to
+        let distance = i32::try_from(to as i64 - (from + BRANCH_LEN) as i64).unwrap();
+        [&[0xE9][..], &distance.to_le_bytes()].concat()
+    }
+
+    pub(super) fn count_down() -> Vec<u8> {
+        // dec edi; jnz -4; ret
+        [&[0xFF, 0xCF, 0x75, 0xFC][..], RETURN].concat()
     }
 
     pub(super) fn jump(target: usize) -> Vec<u8> {
@@ -117,6 +168,20 @@ mod imp {
         assert!(data_offset.is_multiple_of(4));
         // ldr w0, data_offset
         [&words(&[0x1800_0000 | (data_offset as u32 / 4) << 5])[..], RETURN].concat()
+    }
+
+    pub(super) const BRANCH_LEN: usize = 4;
+
+    pub(super) fn branch(from: usize, to: usize) -> Vec<u8> {
+        // b to
+        let distance = to as i64 - from as i64;
+        assert!((-(1 << 27)..1 << 27).contains(&distance) && distance % 4 == 0);
+        words(&[0x1400_0000 | (distance / 4) as u32 & 0x03FF_FFFF])
+    }
+
+    pub(super) fn count_down() -> Vec<u8> {
+        // subs w0, w0, #1; b.ne -4
+        [&words(&[0x7100_0400, 0x54FF_FFE1])[..], RETURN].concat()
     }
 
     pub(super) fn jump(target: usize) -> Vec<u8> {

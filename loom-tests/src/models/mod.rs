@@ -3,13 +3,24 @@
 use crate::Model;
 
 mod claim;
+mod lookup;
 mod publish;
 mod reclaim;
 mod scope;
+mod trampoline;
 
 /// All models.
 pub fn all() -> impl Iterator<Item = &'static Model> {
-    [claim::MODELS, publish::MODELS, reclaim::MODELS, scope::MODELS].into_iter().flatten()
+    [
+        claim::MODELS,
+        lookup::MODELS,
+        publish::MODELS,
+        reclaim::MODELS,
+        scope::MODELS,
+        trampoline::MODELS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 pub(crate) use crate::setup::{CODE, Setup, install};

@@ -42,6 +42,23 @@ pub(super) fn create_file(name: &str, len: usize) -> OsResult<MemoryFile> {
     Ok(file)
 }
 
+/// `PR_SET_VMA` and `PR_SET_VMA_ANON_NAME` of prctl(2).
+const SET_VMA: libc::c_int = 0x5356_4D41;
+const ANON_NAME: libc::c_ulong = 0;
+
+/// Names anonymous memory in /proc/self/maps (`[anon:name]`, or `[anon_shmem:…]`
+/// where it is shared). Kernels before 5.17 and 6.2, and those built without,
+/// refuse; then it has no name.
+pub(super) fn name(addr: usize, len: usize, name: &str) {
+    // What the kernel takes: 79 printable bytes, without these.
+    let fits = |byte: &u8| matches!(byte, b' '..=b'~') && !b"\\`$[]".contains(byte);
+    let name: Vec<u8> = name.bytes().filter(fits).take(79).collect();
+    let name = CString::new(name).unwrap_or_default();
+    // SAFETY: names memory and changes nothing else; the string outlives the
+    // call, which copies it.
+    unsafe { libc::prctl(SET_VMA, ANON_NAME, addr, len, name.as_ptr()) };
+}
+
 /// Sets the length of a new file, without ever raising SIGXFSZ.
 fn set_length(file: MemoryFile, len: usize) -> OsResult<()> {
     let too_large = OsError { call: "ftruncate", bytes: len, errno: libc::EFBIG };

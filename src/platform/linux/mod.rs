@@ -132,6 +132,10 @@ unsafe impl Platform for Linux {
         unsafe { memory::hide_from_children(addr, len) }
     }
 
+    fn name_memory(&self, addr: usize, len: usize, name: &str) {
+        memory::name(addr, len, name);
+    }
+
     fn key_alloc(&self) -> OsResult<Key> {
         keys::alloc()
     }

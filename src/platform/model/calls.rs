@@ -259,6 +259,7 @@ unsafe impl Platform for Machine {
     }
 
     unsafe fn copy_in(&self, to: usize, bytes: &[u8]) {
+        self.announce_write();
         self.step(Call::Write(to, bytes.len()), |step| {
             step.granules(to, bytes.len(), |step, mapping, at, len| {
                 step.write_granule(&mapping, at, &bytes[at - to..][..len]);
@@ -267,6 +268,7 @@ unsafe impl Platform for Machine {
     }
 
     unsafe fn fill_traps(&self, to: usize, len: usize) {
+        self.announce_write();
         self.step(Call::Traps(to, len), |step| {
             if !to.is_multiple_of(4) || !len.is_multiple_of(4) {
                 step.fault("does not begin or end a range of whole instructions", to);
@@ -309,6 +311,30 @@ unsafe impl Platform for Machine {
             let granule = frame.read(offset % self.options.system_page / GRANULE, &mut watches);
             let mut word = [0; 8];
             word.copy_from_slice(&granule.bytes[offset % GRANULE..][..8]);
+            u64::from_le_bytes(word)
+        })
+    }
+
+    unsafe fn peek_word(&self, addr: usize) -> u64 {
+        assert!(self.options.peeks, "a model that peeks must say so in its options");
+        // Relaxed: as in `announce_write`; the newest, since the word read below
+        // is. A read-modify-write, for loads may be old.
+        self.writes.fetch_add(0, Ordering::Relaxed);
+        self.step(Call::Load(addr), |step| {
+            let mapping = step.mapping(addr);
+            if !addr.is_multiple_of(8) {
+                step.fault("is not the address of an aligned word", addr);
+            }
+            if !step.rights().effective(&mapping).read {
+                step.fault("is not readable to it", addr);
+            }
+            let State { memories, next_watch, .. } = &mut *step.state;
+            let mut watches = Watches { pool: &self.watched, next: next_watch };
+            let offset = mapping.offset + (addr - mapping.start);
+            let frame = memories[mapping.memory].frame(offset, &mut watches);
+            let granule = frame.peek(offset % self.options.system_page / GRANULE);
+            let mut word = [0; 8];
+            word.copy_from_slice(&granule[offset % GRANULE..][..8]);
             u64::from_le_bytes(word)
         })
     }

@@ -112,6 +112,11 @@ impl Frame {
         granule
     }
 
+    /// What a granule holds, whoever is writing it: unwatched.
+    pub(super) fn peek(&self, index: usize) -> [u8; GRANULE] {
+        self.granules[index].as_ref().map_or([self.base.byte; GRANULE], |granule| granule.bytes)
+    }
+
     /// Writes part of a granule.
     pub(super) fn write(
         &mut self,

@@ -33,7 +33,7 @@ use self::rights::{KEYS, ThreadRights};
 use self::trace::{Call, Event, Trace};
 use super::{Access, Backing, Key, KeyAccess, MemoryFile, OsError, OsResult, Place, Platform};
 use crate::sync::ghost::Ghost;
-use crate::sync::{Watched, thread};
+use crate::sync::{AtomicU64, Ordering, Watched, thread};
 use crate::units::GRANULE;
 
 mod calls;
@@ -63,6 +63,10 @@ pub struct Options {
     pub coherent: bool,
     /// Whether a page may be writable and executable to one thread.
     pub allow_wx: bool,
+    /// Whether words may be read while they are written
+    /// ([`Platform::peek_word`]) and fences order that as they order atomics.
+    /// Adds a step to every write.
+    pub peeks: bool,
     /// Bytes of memory that can be present at once.
     pub memory: usize,
     /// Granules, pages and page-table entries a model may touch. Each costs a
@@ -81,6 +85,7 @@ impl Default for Options {
             jit: false,
             coherent: true,
             allow_wx: false,
+            peeks: false,
             memory: usize::MAX,
             watches: 192,
         }
@@ -93,6 +98,8 @@ pub struct Machine {
     state: Ghost<State>,
     trace: Ghost<Trace>,
     watched: Box<[Watched]>,
+    /// Writes so far, where words are peeked at: stands for the words.
+    writes: AtomicU64,
 }
 
 impl fmt::Debug for Machine {
@@ -151,6 +158,7 @@ impl Machine {
             }),
             trace: Ghost::new(Trace::default()),
             watched: (0..options.watches).map(|_| Watched::new()).collect(),
+            writes: AtomicU64::new(0),
         })
     }
 
@@ -255,6 +263,15 @@ impl Machine {
     #[must_use]
     pub fn mapped(&self) -> usize {
         self.state.with(|state| state.pages.all().iter().map(|one| one.len).sum())
+    }
+
+    /// Makes what is written in the step after this visible to those who peek,
+    /// as a relaxed store would.
+    fn announce_write(&self) {
+        if self.options.peeks {
+            // Relaxed: code memory orders nothing; fences around it do.
+            self.writes.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn step<R>(&self, call: Call, body: impl FnOnce(&mut Step<'_>) -> R) -> R {

@@ -51,6 +51,7 @@ fn keys_are_chosen_by_default_where_they_can_be_had() {
             near: None,
             strategy: None,
             huge_pages: false,
+            anonymous: false,
         };
         let (_region, report) = Region::create(native(), &request).unwrap();
         assert_eq!(report.strategy, Strategy::DualPkey, "{report}");
@@ -70,6 +71,7 @@ fn running_out_of_keys_means_the_next_strategy() {
             near: None,
             strategy: None,
             huge_pages: false,
+            anonymous: false,
         };
         let (region, report) = Region::create(Arc::clone(&platform), &request).unwrap();
         assert_eq!(report.strategy, Strategy::DualTransient, "{report}");

@@ -9,8 +9,14 @@ use crate::report::{Attempt, Outcome, Report};
 const RESERVE: usize = 64 * MIB;
 
 fn create(strategy: Option<Strategy>) -> Result<(Region, Report), RegionError> {
-    let request =
-        RegionRequest { name: "limits", reserve: RESERVE, near: None, strategy, huge_pages: false };
+    let request = RegionRequest {
+        name: "limits",
+        reserve: RESERVE,
+        near: None,
+        strategy,
+        huge_pages: false,
+        anonymous: false,
+    };
     Region::create(native(), &request)
 }
 

@@ -1,0 +1,55 @@
+//! Trampolines that several threads ask for at once.
+
+use std::sync::Arc;
+
+use jit_arena::Strategy;
+
+use super::{Bounds, M, Setup};
+
+pub(super) const MODELS: &[M] = &[
+    M {
+        name: "trampoline_two_ask",
+        checks: &["T1", "T2", "B1", "W1", "X2"],
+        eager: Bounds { preemptions: 2, least: 3900 },
+        epoch: None,
+        body: two_ask,
+    },
+    M {
+        name: "trampoline_two_ask_mprotect",
+        checks: &["T1", "T2", "B1", "W1", "W3"],
+        eager: Bounds { preemptions: 3, least: 200 },
+        epoch: None,
+        body: two_ask_for_pages,
+    },
+];
+
+/// Asks for a trampoline and runs it: at its second word is where it leads.
+fn ask(setup: &Setup, target: usize) -> usize {
+    let address = setup.arena.trampoline(target).expect("there is room");
+    assert_eq!(setup.machine.run(address + 8, 8), target as u64, "[T1] it leads elsewhere");
+    address
+}
+
+/// Two threads ask for one target, and one of them for another.
+fn two_ask() {
+    let setup = Arc::new(Setup::new(Strategy::DualPkey));
+    let other = setup.spawn(|setup| ask(setup, 0x1234));
+    let mine = ask(&setup, 0x1234);
+    let different = ask(&setup, 0x5678);
+    assert_eq!(other.join().unwrap(), mine, "[T2] one target has two");
+    assert_ne!(different, mine, "[T2] two targets share one");
+    let mut thread = setup.attach();
+    thread.collect();
+    assert_eq!(ask(&setup, 0x1234), mine);
+    drop(thread);
+    setup.verify();
+}
+
+/// The same where each writes system pages of its own.
+fn two_ask_for_pages() {
+    let setup = Arc::new(Setup::with(Strategy::Mprotect, 2 * 4096, 1));
+    let other = setup.spawn(|setup| ask(setup, 0x1234));
+    let mine = ask(&setup, 0x1234);
+    assert_eq!(other.join().unwrap(), mine, "[T2] one target has two");
+    setup.verify();
+}

@@ -1,0 +1,163 @@
+//! Pressure: limits on code memory that a client sets, and what happens at them.
+//!
+//! A *budget* is a bound on committed memory: what would pass it is refused
+//! ([`ReserveError::OverBudget`](crate::ReserveError)), after everything that
+//! can be free has been given back, `[A2]`. A *watch* only tells: its callback
+//! runs once when committed or retired bytes pass a limit, and again only after
+//! they have fallen to seven eighths of it.
+//!
+//! Both are looked at where memory is committed and where a batch of dropped
+//! executors is handed to the epoch, never on the way of one install.
+
+use core::fmt;
+use std::sync::Arc;
+
+use crate::arena::Shared;
+use crate::page::bitmap::Run;
+use crate::platform::OsError;
+use crate::sync::{AtomicUsize, Ordering};
+
+/// Of which memory a limit is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Pressure {
+    /// [`committed_bytes`](crate::Stats::committed_bytes): held from the system.
+    Committed,
+    /// [`retired_bytes`](crate::Stats::retired_bytes): of dropped executors that
+    /// could not be recycled yet. Much of it tells of a thread that stays
+    /// pinned.
+    Retired,
+}
+
+/// What a watch calls: of which memory, and how many bytes there are.
+type Callback = dyn Fn(Pressure, usize) + Send + Sync;
+
+/// A limit and whom to tell.
+#[derive(Clone)]
+pub(crate) struct Watch {
+    of: Pressure,
+    limit: usize,
+    callback: Arc<Callback>,
+    /// 1 from when it was told to when the bytes have fallen.
+    above: Arc<AtomicUsize>,
+}
+
+impl Watch {
+    pub(crate) fn new(of: Pressure, limit: usize, callback: Arc<Callback>) -> Self {
+        Self { of, limit, callback, above: Arc::new(AtomicUsize::new(0)) }
+    }
+
+    /// Notes that the bytes went from `before` to `now`.
+    fn look(&self, before: usize, now: usize) {
+        if before.min(now) <= self.limit - self.limit / 8 {
+            // Relaxed: decides only who tells.
+            self.above.store(0, Ordering::Relaxed);
+        }
+        // Relaxed: the read-modify-write makes one caller the first.
+        if now > self.limit && self.above.swap(1, Ordering::Relaxed) == 0 {
+            (self.callback)(self.of, now);
+        }
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} above {}", self.of, self.limit)
+    }
+}
+
+/// Why memory was not committed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum CommitError {
+    Os(OsError),
+    OverBudget { committed: usize, budget: usize },
+}
+
+/// The bound on committed memory.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    /// `usize::MAX` for none.
+    limit: usize,
+    /// Bytes that threads are about to commit, `[A2]`.
+    pending: AtomicUsize,
+}
+
+impl Budget {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit, pending: AtomicUsize::new(0) }
+    }
+
+    /// Commits a claimed run if that is within the budget. Makes a system call
+    /// when some of its memory is not present. Returns the bytes committed.
+    pub(crate) fn commit(&self, shared: &Shared, run: Run) -> Result<usize, CommitError> {
+        let commit = || shared.pages.commit(&shared.region, run).map_err(CommitError::Os);
+        if self.limit == usize::MAX {
+            return commit();
+        }
+        let missing = shared.pages.missing_bytes(run);
+        if missing == 0 {
+            return commit();
+        }
+        // AcqRel [A2]: pairs with itself below. Of two that commit at a time,
+        // the later sees what the earlier has pending or, if that is over, what
+        // it has committed: the sum is never less than what is committed.
+        let pending = self.pending.fetch_add(missing, Ordering::AcqRel) + missing;
+        let committed = shared.pages.committed_bytes();
+        let result = if committed.saturating_add(pending) > self.limit {
+            Err(CommitError::OverBudget { committed, budget: self.limit })
+        } else {
+            commit()
+        };
+        // AcqRel [A2]: as above.
+        self.pending.fetch_sub(missing, Ordering::AcqRel);
+        result
+    }
+}
+
+/// Tells the watches that `new` bytes were committed.
+pub(crate) fn committed(shared: &Shared, new: usize) {
+    let watches = &shared.config.watches;
+    if !watches.is_empty() {
+        let now = shared.pages.committed_bytes();
+        look(watches, Pressure::Committed, now.saturating_sub(new), now);
+    }
+}
+
+/// Tells the watches that a batch of `new` bytes was retired.
+pub(crate) fn retired(shared: &Shared, new: usize) {
+    let watches = &shared.config.watches;
+    if !watches.is_empty() {
+        let now = shared.stats().retired_bytes as usize;
+        look(watches, Pressure::Retired, now.saturating_sub(new), now);
+    }
+}
+
+fn look(watches: &[Watch], of: Pressure, before: usize, now: usize) {
+    for watch in watches.iter().filter(|watch| watch.of == of) {
+        watch.look(before, now);
+    }
+}
+
+#[cfg(all(test, not(jit_arena_loom), not(jit_arena_shuttle)))]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn a_watch_tells_once_a_time() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let watch = {
+            let told = Arc::clone(&told);
+            let note = move |_, bytes| told.lock().unwrap().push(bytes);
+            Watch::new(Pressure::Committed, 800, Arc::new(note))
+        };
+        for (before, now) in [(0, 800), (800, 801), (801, 900), (750, 820), (700, 790), (790, 850)]
+        {
+            watch.look(before, now);
+        }
+        assert_eq!(*told.lock().unwrap(), [801, 850]);
+        watch.look(0, 10_000);
+        assert_eq!(*told.lock().unwrap(), [801, 850, 10_000], "it rose at once from nothing");
+    }
+}
