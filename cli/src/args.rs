@@ -54,6 +54,36 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Let threads install, replace, invalidate and call on shared slots
     Stress(StressArgs),
+    /// Install a trace's first executors and disassemble what the arena holds
+    Dump(DumpArgs),
+    /// Compute what trampolines save on recorded traces
+    Trampolines(TrampolinesArgs),
+}
+
+/// Options of `dump`.
+#[derive(Debug, Args)]
+pub struct DumpArgs {
+    /// CSV file, plain or gzip, or the name of a bundled trace
+    #[arg(value_name = "TRACE", default_value = "bm_richards")]
+    pub trace: String,
+
+    /// How many of its executors to install
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub executors: u32,
+}
+
+/// Options of `trampolines`.
+#[derive(Debug, Args)]
+pub struct TrampolinesArgs {
+    /// CSV files, plain or gzip, or names of bundled traces [default: all bundled]
+    #[arg(value_name = "TRACE")]
+    pub traces: Vec<String>,
+
+    /// Far helpers that the runtime has, each with one trampoline
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub helpers: u32,
 }
 
 /// Options of `replay`.

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::process::ExitCode;
 
-use jit_arena::{BuildError, VerifyError};
+use jit_arena::{BuildError, TrampolineError, VerifyError};
 
 use crate::trace::TraceError;
 
@@ -50,6 +50,9 @@ pub enum Request {
     /// No arena of this kind can be had on this machine.
     #[error("no such arena on this machine")]
     Build(#[from] BuildError),
+    /// The arena has no room for so many trampolines.
+    #[error("no room for so many trampolines")]
+    Trampolines(#[from] TrampolineError),
 }
 
 /// A check that did not hold.

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::args::{Command, CommandLine, Common, ReplayArgs, StressArgs};
+use crate::args::{Command, CommandLine, Common, ReplayArgs, StressArgs, TrampolinesArgs};
 use crate::bundled;
 use crate::doctor::{self, cores};
+use crate::dump::dump;
 use crate::failure::{Failure, Request};
 use crate::human;
 use crate::output::Output;
@@ -13,6 +14,7 @@ use crate::replay::{self, ReplayOptions, ReplayReport, Speed};
 use crate::stress::{self, StressOptions, StressReport};
 use crate::tables;
 use crate::trace::{Trace, TraceError, TraceErrorKind};
+use crate::trampolines::savings;
 
 /// Threads of the second replay of a trace that was recorded with several.
 const THREADS: usize = 8;
@@ -36,6 +38,13 @@ pub fn run(line: CommandLine) -> Result<(), Failure> {
         }
         Some(Command::Replay(args)) => replay_command(&args, line.common, output),
         Some(Command::Stress(args)) => stress_command(&args, line.common, output),
+        Some(Command::Dump(args)) => {
+            let trace = open(&args.trace)?;
+            let report = dump(&trace, args.executors as usize, line.common.strategy)?;
+            output.object(&report)?;
+            output.text(report.text.trim_end())
+        }
+        Some(Command::Trampolines(args)) => trampolines_command(&args, line.common, output),
     }
 }
 
@@ -109,6 +118,25 @@ fn stress_command(args: &StressArgs, common: Common, output: Output) -> Result<(
     output.text("")?;
     output.text(&stress_text(&stress[0]))?;
     verdict(&[], &stress, output)
+}
+
+fn trampolines_command(
+    args: &TrampolinesArgs,
+    common: Common,
+    output: Output,
+) -> Result<(), Failure> {
+    let traces = if args.traces.is_empty() {
+        bundled::names().map(open).collect::<Result<Vec<_>, _>>()?
+    } else {
+        args.traces.iter().map(|name| open(name)).collect::<Result<Vec<_>, _>>()?
+    };
+    let mut all = Vec::new();
+    for trace in &traces {
+        let savings = savings(trace, args.helpers as usize, common.strategy)?;
+        output.object(&savings)?;
+        all.push(savings);
+    }
+    output.text(&tables::savings(&all))
 }
 
 /// A trace by its path or, if there is no such file, by its bundled name.

@@ -1,7 +1,9 @@
 //! What the `jit-arena` program is made of.
 //!
 //! A command line ([`args`]) names one of the commands ([`job`]): [`doctor`],
-//! [`replay`] of a [`trace`], [`stress`]. The last two install [`code`] that
+//! [`replay`] of a [`trace`], [`stress`], what [`trampolines`] save,
+//! a [`dump`] of code. `replay` and
+//! `stress` install [`code`] that
 //! checks itself, [`check`] every call, have the kernel asked meanwhile what is
 //! writable and executable ([`audit`]) and what is in memory ([`resident`]),
 //! and [`settle`] accounts at the end. What holds goes to the [`output`], in
@@ -13,6 +15,7 @@ pub mod bundled;
 pub mod check;
 pub mod code;
 pub mod doctor;
+pub mod dump;
 pub mod failure;
 pub mod human;
 pub mod job;
@@ -23,3 +26,4 @@ pub mod settle;
 pub mod stress;
 pub mod tables;
 pub mod trace;
+pub mod trampolines;

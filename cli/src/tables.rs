@@ -5,6 +5,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use crate::human::{bytes, count, duration, ratio};
 use crate::replay::ReplayReport;
 use crate::stress::StressReport;
+use crate::trampolines::{PARTS, Savings};
 
 fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
@@ -100,6 +101,33 @@ pub fn work(replays: &[ReplayReport], stress: &[StressReport]) -> String {
     format!(
         "Work, and pauses with whatever else the machine did meanwhile\n{}",
         table(&header, replays.chain(stress).collect())
+    )
+}
+
+/// What trampolines save.
+#[must_use]
+pub fn savings(all: &[Savings]) -> String {
+    let percent = |part: f64| format!("{:.1} %", part * 100.0);
+    let rows = all.iter().map(|s| {
+        let mut row = vec![
+            s.trace.clone(),
+            bytes(s.code_bytes as u64),
+            bytes(s.data_bytes as u64),
+            percent(s.data_part),
+            bytes(s.island_bytes),
+        ];
+        row.extend(s.saved_parts.map(percent));
+        row
+    });
+    let parts = PARTS.map(|part| format!("saved if {part} %\nof it are"));
+    let mut header = vec!["trace", "code alive", "data alive", "data of\nboth", "islands"];
+    header.extend(parts.iter().map(String::as_str));
+    let helpers = all.first().map_or(0, |s| s.helpers);
+    format!(
+        "Code memory saved by trampolines to {} far helpers, in place of their addresses in each \
+         executor's data\n{}",
+        count(helpers as u64),
+        table(&header, rows.collect())
     )
 }
 

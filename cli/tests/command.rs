@@ -371,3 +371,34 @@ fn output_that_cannot_be_written_is_a_failure_and_no_panic() {
         stderr(&output)
     );
 }
+
+#[test]
+fn trampolines_pay_for_their_islands() {
+    let trace = format!("{HEADER}0,1,a,1,76000,24000,114688\n10,1,f,1,,,\n");
+    let (_dir, path) = file("one.csv", &trace);
+    let saved =
+        object(&["trampolines", &path, "--helpers", "100", "--json", "--strategy", "dual-open"]);
+    assert_eq!(number(&saved, "data_part"), 0.24);
+    let islands = number(&saved, "island_bytes");
+    assert!((1600.0..=4096.0).contains(&islands), "{saved}");
+    let parts: Vec<f64> =
+        saved["saved_parts"].as_array().expect("a list").iter().filter_map(Value::as_f64).collect();
+    let expected = [0.5, 0.75, 1.0].map(|part| (24_000.0 * part - islands) / 100_000.0);
+    assert_eq!(parts, expected);
+}
+
+#[test]
+fn dumps_show_code_with_names() {
+    let dump = object(&["dump", "bm_richards", "--executors", "2", "--json"]);
+    assert_eq!((number(&dump, "executors"), number(&dump, "trampolines") <= 1.0), (3.0, true));
+    let output = run(&["dump", "--executors", "2"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for part in ["executor 0: ", "executor 1: ", "calls helper: ", "tag 0x1"] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    if cfg!(target_arch = "x86_64") {
+        assert!(text.contains("jmp 0x") && text.contains("helper>"), "{text}");
+        assert!(text.contains(": ret"), "{text}");
+    }
+}

@@ -1,0 +1,141 @@
+//! ELF files in memory: what a debugger is told of a chunk of code.
+//!
+//! An executable file without segments whose only text section has no bytes (the
+//! code is in the process) and lies where the code does, with a symbol for each
+//! piece and, if clients gave any, their unwind information as its `.eh_frame`.
+//!
+//! Source: the System V ABI, generic part, chapters 4 and 5.
+
+use jit_arena::Span;
+use object::Endianness;
+use object::elf;
+use object::write::elf::{FileHeader, SectionHeader, Sym, Writer};
+
+/// `e_machine` of code on this processor.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const MACHINE: u16 = elf::EM_X86_64;
+/// `e_machine` of code on this processor.
+#[cfg(target_arch = "aarch64")]
+pub(crate) const MACHINE: u16 = elf::EM_AARCH64;
+
+/// A piece of code with its name.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    pub(crate) code: Span,
+    pub(crate) name: String,
+    pub(crate) eh_frame: Vec<u8>,
+}
+
+/// The ELF file of `pieces`, by rising address and at least one.
+pub(crate) fn file_of(pieces: &[&Piece]) -> Result<Vec<u8>, object::write::Error> {
+    let start = pieces.iter().map(|piece| piece.code.start).min().unwrap_or(0);
+    let end = pieces.iter().map(|piece| piece.code.end()).max().unwrap_or(0);
+    let mut frames: Vec<u8> = Vec::new();
+    for piece in pieces {
+        frames.extend(without_end(&piece.eh_frame));
+        // Lengths count from their own end, so entries may follow each other.
+        frames.resize(frames.len().next_multiple_of(4), 0);
+    }
+    let has_frames = !frames.is_empty();
+    if has_frames {
+        frames.extend([0; 4]);
+    }
+
+    let mut file = Vec::new();
+    let mut writer = Writer::new(Endianness::default(), true, &mut file);
+    writer.reserve_file_header();
+    writer.reserve_null_section_index();
+    let text_name = writer.add_section_name(b".text");
+    let text = writer.reserve_section_index();
+    let frames_name = writer.add_section_name(b".eh_frame");
+    let mut frames_at = 0;
+    if has_frames {
+        writer.reserve_section_index();
+        frames_at = writer.reserve(frames.len(), 8);
+    }
+    writer.reserve_null_symbol_index();
+    let mut names = Vec::new();
+    for piece in pieces {
+        names.push(writer.add_string(piece.name.as_bytes()));
+        writer.reserve_symbol_index(Some(text));
+    }
+    writer.reserve_symtab_section_index();
+    writer.reserve_symtab();
+    writer.reserve_strtab_section_index();
+    writer.reserve_strtab();
+    writer.reserve_shstrtab_section_index();
+    writer.reserve_shstrtab();
+    writer.reserve_section_headers();
+
+    writer.write_file_header(&FileHeader {
+        os_abi: elf::ELFOSABI_NONE,
+        abi_version: 0,
+        e_type: elf::ET_EXEC,
+        e_machine: MACHINE,
+        e_entry: 0,
+        e_flags: 0,
+    })?;
+    if has_frames {
+        writer.write_align(8);
+        writer.write(&frames);
+    }
+    writer.write_null_symbol();
+    for (piece, name) in pieces.iter().zip(names) {
+        writer.write_symbol(&Sym {
+            name: Some(name),
+            section: Some(text),
+            st_info: elf::STB_GLOBAL << 4 | elf::STT_FUNC,
+            st_other: elf::STV_DEFAULT,
+            st_shndx: 0,
+            st_value: piece.code.start as u64,
+            st_size: piece.code.len as u64,
+        });
+    }
+    writer.write_strtab();
+    writer.write_shstrtab();
+    writer.write_null_section_header();
+    writer.write_section_header(&SectionHeader {
+        name: Some(text_name),
+        sh_type: elf::SHT_NOBITS,
+        sh_flags: u64::from(elf::SHF_ALLOC | elf::SHF_EXECINSTR),
+        sh_addr: start as u64,
+        sh_offset: 0,
+        sh_size: (end - start) as u64,
+        sh_link: 0,
+        sh_info: 0,
+        sh_addralign: 16,
+        sh_entsize: 0,
+    });
+    if has_frames {
+        writer.write_section_header(&SectionHeader {
+            name: Some(frames_name),
+            sh_type: elf::SHT_PROGBITS,
+            // Debuggers read the file's bytes; nothing lies at an address.
+            sh_flags: u64::from(elf::SHF_ALLOC),
+            sh_addr: 0,
+            sh_offset: frames_at as u64,
+            sh_size: frames.len() as u64,
+            sh_link: 0,
+            sh_info: 0,
+            sh_addralign: 8,
+            sh_entsize: 0,
+        });
+    }
+    writer.write_symtab_section_header(1);
+    writer.write_strtab_section_header();
+    writer.write_shstrtab_section_header();
+    Ok(file)
+}
+
+/// The entries of `.eh_frame` bytes, up to the zero length that ends them.
+fn without_end(eh_frame: &[u8]) -> &[u8] {
+    let mut at = 0;
+    while let Some(length) = eh_frame.get(at..at + 4) {
+        let length = u32::from_ne_bytes([length[0], length[1], length[2], length[3]]);
+        if length == 0 {
+            return &eh_frame[..at];
+        }
+        at = at.saturating_add(4).saturating_add(length as usize);
+    }
+    eh_frame
+}
