@@ -55,14 +55,14 @@ pub(crate) fn live(shared: &Shared, _guard: &Guard<'_>) -> Vec<CodeInfo> {
     for number in 0..pages.high_water() {
         let page = pages.page(number);
         for at in bitmap::ones(page.starts) {
-            // Acquire [X1]: pairs with the Release in `add_executor`.
-            let starts = bitmap::test(page.starts, at, Ordering::Acquire);
-            if !starts || bitmap::test(page.retired, at, Ordering::Acquire) {
+            // Relaxed: a mark that is missed was not deferred before the guard
+            // pinned, so what it marks stays.
+            if bitmap::test(page.retired, at, Ordering::Relaxed) {
                 continue;
             }
             let header = pages.address(number * pages.granules() + at);
             let Some((entry, _)) = peek_header(shared, header) else { continue };
-            // As a whole, and of the executor that is there.
+            // As a whole, and of the executor that is there: this orders it.
             live.extend(lookup::lookup(shared, entry));
         }
     }

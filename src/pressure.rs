@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::arena::Shared;
 use crate::page::bitmap::Run;
 use crate::platform::OsError;
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, Ordering, mutant};
 
 /// Of which memory a limit is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -101,7 +101,10 @@ impl Budget {
         // AcqRel [A2]: pairs with itself below. Of two that commit at a time,
         // the later sees what the earlier has pending or, if that is over, what
         // it has committed: the sum is never less than what is committed.
-        let pending = self.pending.fetch_add(missing, Ordering::AcqRel) + missing;
+        let mut pending = self.pending.fetch_add(missing, Ordering::AcqRel) + missing;
+        if mutant("budget-without-pending") {
+            pending = missing;
+        }
         let committed = shared.pages.committed_bytes();
         let result = if committed.saturating_add(pending) > self.limit {
             Err(CommitError::OverBudget { committed, budget: self.limit })
@@ -138,7 +141,7 @@ fn look(watches: &[Watch], of: Pressure, before: usize, now: usize) {
     }
 }
 
-#[cfg(all(test, not(jit_arena_loom), not(jit_arena_shuttle)))]
+#[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 

@@ -17,7 +17,7 @@
 //! Address order matters: the first of any sixteen suitable pages packed a
 //! recorded trace with 1.46 × its live bytes, the lowest with 1.07 ×.
 
-use crate::sync::{AtomicU64, Ordering, zeroed_words};
+use crate::sync::{AtomicU64, Ordering, mutant, zeroed_words};
 
 /// Children a node.
 const FAN: usize = 8;
@@ -97,6 +97,9 @@ impl Index {
                 self.lower(below, child);
             } else {
                 let to = was >> LENGTH << LENGTH | longest(child) as u64;
+                if mutant("leaf-lowered-blindly") {
+                    node.store(to, Ordering::Relaxed);
+                }
                 // AcqRel [P4]: see `raise`. If it fails, somebody made a hole
                 // here or lowered the leaf: one that is too high is only a
                 // detour.
@@ -157,6 +160,9 @@ impl Index {
         {
             return;
         }
+        if mutant("node-lowered-blindly") {
+            return;
+        }
         // Who raised a child before the lowering may have left the node alone.
         let now = self.greatest_below(level, at);
         if now as u64 > to {
@@ -177,13 +183,14 @@ impl Index {
         let mut at = page;
         self.levels.iter().enumerate().all(|(level, nodes)| {
             at = if level == 0 { page } else { at / FAN };
-            // Acquire: exact at quiescence.
-            length(nodes[at].load(Ordering::Acquire)) >= granules
+            // Relaxed: whoever sees that the arena is at rest has been ordered
+            // after all that was done to it.
+            length(nodes[at].load(Ordering::Relaxed)) >= granules
         })
     }
 }
 
-#[cfg(all(test, not(jit_arena_loom), not(jit_arena_shuttle)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -24,7 +24,7 @@
 
 use crate::platform::OsResult;
 use crate::region::Region;
-use crate::sync::{AtomicU64, Ordering, Tally, zeroed_words};
+use crate::sync::{AtomicU64, Ordering, Tally, mutant, zeroed_words};
 use crate::units::{GRANULE, Span};
 
 pub(crate) mod bitmap;
@@ -228,7 +228,7 @@ impl Pages {
         // Each retry follows another thread's success.
         while let Some(hole) = bitmap::first_clear(taken, need) {
             let run = Run::new(hole.start, hole.len.min(want));
-            if let Some(got) = bitmap::take(taken, run, need) {
+            if let Some(got) = self.take_on(number, run, need) {
                 return Some(Run::new((number << self.shift) + got.start, got.len));
             }
         }
@@ -258,7 +258,7 @@ impl Pages {
     /// Takes exactly `run`, which may cross pages, or nothing.
     fn take_all(&self, run: Run) -> Option<Run> {
         for (number, part) in self.parts(run) {
-            if bitmap::take(self.taken(number), part, part.len).is_none() {
+            if self.take_on(number, part, part.len).is_none() {
                 let done = (number << self.shift) + part.start - run.start;
                 if done > 0 {
                     self.release(Run::new(run.start, done));
@@ -274,9 +274,40 @@ impl Pages {
     /// Whatever was written there has been filled with traps before, `[D3]`.
     pub(crate) fn release(&self, run: Run) {
         for (number, part) in self.parts(run) {
-            let taken = self.taken(number);
-            bitmap::release(taken, part);
-            self.index.raise(number, bitmap::clear_around(taken, part));
+            bitmap::release(self.taken(number), part);
+            if !mutant("hole-not-filed") {
+                self.file(number, part);
+            }
+        }
+    }
+
+    /// Takes granules of page `number`, as [`bitmap::take`]; what it held for a
+    /// moment only may have been measured meanwhile, so it is filed, `[P4]`.
+    fn take_on(&self, number: usize, part: Run, need: usize) -> Option<Run> {
+        match bitmap::take(self.taken(number), part, need) {
+            Ok(got) => return Some(got),
+            Err(0) => {}
+            Err(_) if mutant("held-hole-not-filed") => {}
+            Err(held) => self.file(number, Run::new(part.start, held)),
+        }
+        None
+    }
+
+    /// Files the hole around granules of page `number` that just became free,
+    /// `[P4]`.
+    fn file(&self, number: usize, part: Run) {
+        let taken = self.taken(number);
+        let hole = bitmap::clear_around(taken, part);
+        self.index.raise(number, hole.len);
+        if hole.is_inside_a_word() || mutant("joined-hole-not-filed") {
+            return;
+        }
+        // Of two threads that free neighbours in different words, neither need
+        // have seen the other's. Both have changed the leaf by now, and who did
+        // so last sees everything.
+        let joined = bitmap::clear_around(taken, part);
+        if joined.len > hole.len {
+            self.index.raise(number, joined.len);
         }
     }
 
@@ -288,7 +319,7 @@ impl Pages {
         if len == 0 {
             return None;
         }
-        let got = bitmap::take(self.taken(number), Run::new(low, len), 1)?;
+        let got = self.take_on(number, Run::new(low, len), 1)?;
         Some(Run::new(run.end(), got.len))
     }
 
@@ -304,7 +335,7 @@ impl Pages {
             // Acquire [P2]: pairs with the Release below and the one in
             // `trim_page`; seeing the bit is seeing the page present.
             let missing = wanted & !resident.load(Ordering::Acquire);
-            if missing == 0 {
+            if missing == 0 || mutant("memory-not-committed") {
                 continue;
             }
             let first = missing.trailing_zeros() as usize;
@@ -382,7 +413,7 @@ impl Pages {
     /// the run, `[P3]`. Returns the bytes that went back.
     fn trim_run(&self, region: &Region, number: usize, part: Run) -> usize {
         let page = self.page(number);
-        if bitmap::take(page.taken, part, part.len).is_none() {
+        if !mutant("trimmed-unowned") && self.take_on(number, part, part.len).is_none() {
             return 0;
         }
         let run = Run::new((number << self.shift) + part.start, part.len);
@@ -400,6 +431,9 @@ impl Pages {
             // Relaxed: a statistic.
             self.committed.fetch_sub(gone as u64, Ordering::Relaxed);
             region.discarded(self.address(run.start), gone);
+        }
+        if mutant("trimmed-unowned") {
+            return gone * self.system_page;
         }
         self.release(run);
         gone * self.system_page
@@ -432,7 +466,9 @@ impl Pages {
     pub(crate) fn remove_executor(&self, run: Run) -> bool {
         // Relaxed: the Release that frees the granules, or the publishing of
         // what is written there next, orders these before the next marks.
-        bitmap::clear(&self.starts, run.start, Ordering::Relaxed);
+        if !mutant("mark-not-cleared") {
+            bitmap::clear(&self.starts, run.start, Ordering::Relaxed);
+        }
         bitmap::clear(&self.retired, run.start, Ordering::Relaxed);
         self.touched(run).fold(false, |emptied, page| {
             // Relaxed [P1]: a count; see `add_executor`.

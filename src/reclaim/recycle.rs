@@ -24,6 +24,7 @@ use crate::arena::Shared;
 use crate::page::bitmap::Run;
 use crate::platform::OsResult;
 use crate::stats;
+use crate::sync::mutant;
 use crate::thread::ThreadState;
 use crate::thread::holes::Hole;
 use crate::units::{GRANULE, KIB, MIB};
@@ -119,7 +120,9 @@ pub(crate) fn reclaim(thread: &ThreadState) -> bool {
 /// Gives up what a thread has for itself, for it is about to end. What is not
 /// filled with traps yet is left to whoever recycles next.
 pub(crate) fn hand_over(thread: &ThreadState) {
-    thread.put_claim_aside();
+    if !mutant("claim-lost-at-exit") {
+        thread.put_claim_aside();
+    }
     let mut unfilled = Batch::new();
     thread.holes.borrow_mut().drain(|hole| {
         if hole.is_filled() {
@@ -166,7 +169,7 @@ fn turn(thread: &ThreadState, lot: &mut dyn Iterator<Item = Box<Batch>>, keep: u
     for batch in lot {
         // [E2]: after the batch was taken, so every hold on a part of it that
         // was published under a pin is seen.
-        let held = shared.threads.held();
+        let held = if mutant("holds-not-looked-at") { vec![] } else { shared.threads.held() };
         if !shared.config.tools.is_empty() {
             tell_tools(shared, batch.dead(), &held);
         }
@@ -189,6 +192,9 @@ fn turn(thread: &ThreadState, lot: &mut dyn Iterator<Item = Box<Batch>>, keep: u
         fill(thread, &mut holes, &mut refused);
     }
     divide(thread, &mut holes, keep);
+    if mutant("freed-before-traps") {
+        holes.iter().for_each(|hole| release(thread, *hole));
+    }
     fill(thread, &mut holes, &mut refused);
     if recycled > 0 && shared.region.platform().sync_core().is_err() {
         stats::add(&thread.tallies().refusals, 1);
@@ -204,7 +210,9 @@ fn turn(thread: &ThreadState, lot: &mut dyn Iterator<Item = Box<Batch>>, keep: u
         shared.waiting.push(waiting);
     }
     for hole in holes.drain(..) {
-        release(thread, hole);
+        if !mutant("freed-before-traps") {
+            release(thread, hole);
+        }
     }
     thread.lot.replace(holes);
     thread.share.set(share(shared));
@@ -244,7 +252,7 @@ fn divide(thread: &ThreadState, holes: &mut Vec<Hole>, keep: usize) {
         if stays {
             own.push(hole);
         }
-        !stays
+        !stays || mutant("hole-kept-and-given")
     });
 }
 
@@ -260,7 +268,9 @@ fn take_off(thread: &ThreadState, dead: Dead, holes: &mut Vec<Hole>) {
         }
         Was::Abandoned => {}
         Was::Executor { bytes, .. } => {
-            pages.remove_executor(run);
+            if !mutant("count-dropped-early") {
+                pages.remove_executor(run);
+            }
             stats::add(&thread.tallies().recycles, 1);
             stats::add(&thread.tallies().recycled_bytes, bytes);
         }

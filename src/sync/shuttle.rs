@@ -28,13 +28,11 @@ pub(crate) mod thread {
     }
 }
 
-/// A place in simulated memory whose accesses a checker may watch for data
-/// races. shuttle does not: to it every atomic is sequentially consistent.
-#[cfg(any(test, feature = "model"))]
+/// A place in memory, often simulated, whose accesses a checker may watch for
+/// data races. shuttle does not: to it every atomic is sequentially consistent.
 #[derive(Debug)]
 pub(crate) struct Watched;
 
-#[cfg(any(test, feature = "model"))]
 impl Watched {
     /// A place that nobody has accessed.
     pub(crate) fn new() -> Self {
@@ -42,6 +40,7 @@ impl Watched {
     }
 
     /// Reports a non-atomic read by the calling thread.
+    #[cfg(any(test, feature = "model"))]
     #[allow(clippy::unused_self)]
     pub(crate) fn read(&self) {}
 
@@ -49,6 +48,11 @@ impl Watched {
     #[allow(clippy::unused_self)]
     pub(crate) fn write(&self) {}
 }
+
+/// Whether this build's checker sees what crossbeam-epoch does: each of its
+/// operations is one step.
+#[cfg(test)]
+pub(crate) const SEES_CROSSBEAM: bool = true;
 
 /// Runs a test body as often as this build's checker needs: 200 schedules.
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::reclaim::recycle;
 use crate::reservation::Reservation;
 use crate::scope::WriteScope;
 use crate::stats;
+use crate::sync::mutant;
 use crate::tools::Symbol;
 use crate::units::Span;
 
@@ -48,7 +49,9 @@ pub struct ThreadHandle {
 impl ThreadHandle {
     pub(crate) fn attach(shared: &ArenaRef) -> Result<Self, AttachError> {
         let arena = shared.get();
-        arena.region.protection().attach(arena.region.platform());
+        if !mutant("inherited-rights-kept") {
+            arena.region.protection().attach(arena.region.platform());
+        }
         let handle = Self { state: NonNull::from(Box::leak(Box::new(ThreadState::new(shared)))) };
         attached::link(handle.state());
         Ok(handle)
@@ -103,7 +106,12 @@ impl ThreadHandle {
     /// to another arena, or if the system refused to seal it.
     #[expect(clippy::result_large_err, reason = "hands back what it was given")]
     pub fn publish(&mut self, reservation: Reservation) -> Result<Executor, PublishError> {
-        let state = self.state();
+        Self::publish_on(self.state(), reservation)
+    }
+
+    /// See [`publish`](Self::publish).
+    #[expect(clippy::result_large_err, reason = "hands back what it was given")]
+    fn publish_on(state: &ThreadState, reservation: Reservation) -> Result<Executor, PublishError> {
         if !reservation.is_of(state) {
             return Err(PublishError { kind: PublishErrorKind::Foreign, reservation });
         }
@@ -150,14 +158,18 @@ impl ThreadHandle {
     /// As the three steps; nothing has changed then.
     pub fn install(&mut self, code: &[u8], data: &[u8]) -> Result<Executor, InstallError> {
         let layout = CodeLayout::new(code.len()).data(data.len(), 1);
-        let mut reservation = self.reserve(layout)?;
-        let mut scope = self.write();
+        let state = self.state();
+        let mut reservation = state.reserve(layout)?;
+        let mut scope = WriteScope::open(state);
         scope.write_at(&mut reservation, 0, code)?;
         if !data.is_empty() {
             scope.write_at(&mut reservation, code.len(), data)?;
         }
+        if mutant("publish-before-close") {
+            return Ok(Self::publish_on(state, reservation)?);
+        }
         drop(scope);
-        Ok(self.publish(reservation)?)
+        Ok(Self::publish_on(state, reservation)?)
     }
 
     /// Joins the epoch: what can be reached from here on stays until the guard
@@ -189,7 +201,9 @@ impl Drop for ThreadHandle {
         let state = self.state();
         attached::unlink(state);
         recycle::hand_over(state);
-        state.seal();
+        if !mutant("batch-lost-at-exit") {
+            state.seal();
+        }
         // What the system still refuses to close stays counted in the stats.
         let _ = state.close_unsealed(state.shared().region.span());
         state.shared().threads.give_back(state.record());
