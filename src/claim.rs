@@ -203,7 +203,7 @@ impl ThreadState {
         let pages = &shared.pages;
         if pages.is_committed(run) {
             // Acquires what `is_committed` has only looked at.
-            return pages.commit(&shared.region, run).map(drop).map_err(CommitError::Os);
+            return pages.commit(&shared.region, run, &mut 0).map_err(CommitError::Os);
         }
         let ahead = self.next_appetite(run.len) - run.len;
         let behind = pages.claim_behind(run, ahead);

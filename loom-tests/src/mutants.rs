@@ -50,7 +50,7 @@ pub const NAMED: &[(&str, &str)] = &[
     ("generation-not-advanced", "lookups do not hear of a lot"),
     ("trampoline-entered-unwritten", "a trampoline is found before it is written"),
     ("trampoline-entered-twice", "a target has two trampolines"),
-    ("budget-without-pending", "two threads commit what the budget has once"),
+    ("budget-not-kept", "memory is committed beyond the budget"),
 ];
 
 /// Faults that no model can notice: the start of the name, as it is printed,

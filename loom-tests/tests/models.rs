@@ -35,6 +35,7 @@ models! {
     installs_on_one_page
     page_return_races_claim
     lookup_races_reuse
+    lookup_races_replacement
     lookup_races_publish
     publish_load_call
     publish_load_call_transient
@@ -84,13 +85,17 @@ models! {
     publish_load_call_open
     reuse_races_pin_mprotect
     reuse_races_pin_single_pkey
+    units_of_two
     ninth_hold
+    holds_grow_while_looked_at
+    hold_ends_under_a_later_pin
     exit_races_collect
     exit_races_attach
     birth_inside_a_scope_map_jit
     scopes_on_one_page_single_pkey
     scopes_on_one_page_open
     abandon_inside_a_scope_mprotect
+    trampolines_counted
     trampoline_islands_grow
     trampoline_islands_grow_transient
 }

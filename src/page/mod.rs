@@ -326,14 +326,14 @@ impl Pages {
     /// Makes the memory of a claimed run present, `[P2]`. Makes a system call
     /// when some of it is not.
     ///
-    /// Returns the bytes that were not present before.
-    pub(crate) fn commit(&self, region: &Region, run: Run) -> OsResult<usize> {
-        let mut committed = 0;
+    /// Adds the bytes that were not present before to `committed`, also where
+    /// the system refuses the rest.
+    pub(crate) fn commit(&self, region: &Region, run: Run, committed: &mut usize) -> OsResult<()> {
         for (number, part) in self.parts(run) {
             let resident = self.resident(number);
             let wanted = self.system_pages(part);
-            // Acquire [P2]: pairs with the Release below and the one in
-            // `trim_page`; seeing the bit is seeing the page present.
+            // Acquire [P2]: pairs with the Release below; seeing the bit is seeing
+            // the page present.
             let missing = wanted & !resident.load(Ordering::Acquire);
             if missing == 0 || mutant("memory-not-committed") {
                 continue;
@@ -350,13 +350,13 @@ impl Pages {
             // Release [P2]: pairs with the Acquire above.
             let before = resident.fetch_or(missing, Ordering::Release);
             let new = (missing & !before).count_ones() as usize;
-            committed += new * self.system_page;
+            *committed += new * self.system_page;
             // Relaxed: statistics and a bound that only grows.
             self.committed.fetch_add(new as u64, Ordering::Relaxed);
             self.high_water.fetch_max(number as u64 + 1, Ordering::Relaxed);
             region.committed(span.start, new);
         }
-        Ok(committed)
+        Ok(())
     }
 
     /// Whether all memory of `run` is present already. Wait-free.
@@ -418,15 +418,17 @@ impl Pages {
         }
         let run = Run::new((number << self.shift) + part.start, part.len);
         let mask = self.system_pages(part);
-        // Acquire [P2]: pairs with the Release in `commit`.
-        let present = page.resident.load(Ordering::Acquire) & mask;
+        // Relaxed: whoever committed them had granules there, which were taken
+        // here since.
+        let present = page.resident.load(Ordering::Relaxed) & mask;
         let mut gone = 0;
         // SAFETY: [P3] every granule of the run is ours, and no executor lies
         // in free granules, [B1]; the run is whole system pages.
         let discarded = unsafe { region.protection().discard(region.platform(), self.span(run)) };
         if discarded.is_ok() {
-            // Release [P2]: pairs with the Acquire in `commit`.
-            page.resident.fetch_and(!mask, Ordering::Release);
+            // Relaxed [P2]: the Release that frees the granules orders this before
+            // whoever commits there next.
+            page.resident.fetch_and(!mask, Ordering::Relaxed);
             gone = present.count_ones() as usize;
             // Relaxed: a statistic.
             self.committed.fetch_sub(gone as u64, Ordering::Relaxed);

@@ -92,7 +92,6 @@ impl Watched {
     }
 
     /// Reports a non-atomic read by the calling thread.
-    #[cfg(any(test, feature = "model"))]
     #[track_caller]
     pub(crate) fn read(&self) {
         self.0.with(|_| ());

@@ -51,7 +51,6 @@ impl Watched {
     }
 
     /// Reports a non-atomic read by the calling thread.
-    #[cfg(any(test, feature = "model"))]
     #[allow(clippy::unused_self)]
     pub(crate) fn read(&self) {}
 

@@ -45,7 +45,7 @@ pub(super) const MODELS: &[M] = &[
         name: "last_executor_races_claim",
         checks: &["B1", "P1", "P2", "P3", "P4", "D3"],
         eager: Some(Bounds { preemptions: 3, least: 9000 }),
-        epoch: None,
+        epoch: Some(Bounds { preemptions: 0, least: 1 }),
         body: || last_executor_races_claim(Strategy::DualPkey),
     },
     M {

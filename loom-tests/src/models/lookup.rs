@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jit_arena::{CodeLayout, Executor, Strategy, ThreadHandle};
+use jit_arena::{CodeLayout, Executor, GRANULE, Strategy, ThreadHandle};
 
 use super::{Bounds, CODE, M, Setup};
 
@@ -10,9 +10,16 @@ pub(super) const MODELS: &[M] = &[
     M {
         name: "lookup_races_reuse",
         checks: &["L1"],
-        eager: Some(Bounds { preemptions: 3, least: 6000 }),
+        eager: Some(Bounds { preemptions: 1, least: 200 }),
         epoch: None,
         body: lookup_races_reuse,
+    },
+    M {
+        name: "lookup_races_replacement",
+        checks: &["L1"],
+        eager: Some(Bounds { preemptions: 2, least: 1 }),
+        epoch: None,
+        body: lookup_races_replacement,
     },
     M {
         name: "lookup_races_publish",
@@ -25,14 +32,14 @@ pub(super) const MODELS: &[M] = &[
         name: "lookup_races_retire",
         checks: &["L1", "E1"],
         eager: Some(Bounds { preemptions: 3, least: 1000 }),
-        epoch: None,
+        epoch: Some(Bounds { preemptions: 1, least: 1 }),
         body: lookup_races_retire,
     },
     M {
         name: "publish_lookup_call",
         checks: &["L1", "X1", "W1"],
         eager: Some(Bounds { preemptions: 7, least: 4 }),
-        epoch: None,
+        epoch: Some(Bounds { preemptions: 2, least: 1 }),
         body: || publish_lookup_call(Strategy::DualPkey),
     },
     M {
@@ -58,12 +65,13 @@ pub(super) const MODELS: &[M] = &[
     },
 ];
 
-/// Installs code of `len` bytes whose tag is its length.
+/// Installs code of `len` bytes whose tag is its length; writes the first granule
+/// of it.
 fn install(thread: &mut ThreadHandle, len: usize) -> Executor {
     let layout = CodeLayout::new(len).tag(len as u64);
     let mut place = thread.reserve(layout).expect("there is room");
     let mut scope = thread.write();
-    scope.write_at(&mut place, 0, &vec![0x90; len]).expect("it fits");
+    scope.write_at(&mut place, 0, &vec![0x90; len.min(CODE)]).expect("it fits");
     drop(scope);
     thread.publish(place).expect("it was written")
 }
@@ -87,7 +95,11 @@ fn lookup_races_reuse() {
     let first = install(&mut thread, 40);
     let above = install(&mut thread, 33);
     let address = first.addr();
-    let reader = setup.spawn(move |setup| look(setup, address, &[40, 24]));
+    let reader = setup.spawn(move |setup| {
+        let before = look(setup, address, &[40, 24]);
+        let after = look(setup, address, &[40, 24]);
+        assert!(before == Some(40) || after != Some(40), "[L1] what was recycled is found again");
+    });
     drop(first);
     thread.collect();
     let second = install(&mut thread, 24);
@@ -97,6 +109,29 @@ fn lookup_races_reuse() {
     drop((below, second, above));
     thread.collect();
     assert_eq!(look(&setup, address, &[]), None);
+    drop(thread);
+    setup.verify();
+}
+
+/// The same where nobody else gets the hole, so that no traps are written
+/// between one header and the next.
+fn lookup_races_replacement() {
+    /// Of a whole claim, which is a lot.
+    const LONG: usize = 64 * GRANULE - 16;
+    let setup = Setup::peeking(Strategy::DualPkey);
+    let mut thread = setup.attach();
+    let first = install(&mut thread, LONG);
+    let address = first.addr();
+    let reader = setup.spawn(move |setup| {
+        let before = look(setup, address, &[LONG, LONG - 8]);
+        let after = look(setup, address, &[LONG, LONG - 8]);
+        assert!(before == Some(LONG) || after != Some(LONG), "[L1] recycled, and found again");
+    });
+    drop(first);
+    let second = install(&mut thread, LONG - 8);
+    assert_eq!(second.addr(), address, "the hole is used again");
+    reader.join().unwrap();
+    assert_eq!(look(&setup, address, &[LONG - 8]), Some(LONG - 8));
     drop(thread);
     setup.verify();
 }

@@ -6,6 +6,7 @@ use jit_arena::{CodeLayout, GRANULE, Strategy};
 
 use super::publish::call;
 use super::{Bounds, CODE, M, Setup, install};
+use crate::thread::yield_now;
 
 pub(super) const MODELS: &[M] = &[
     M {
@@ -79,6 +80,13 @@ pub(super) const MODELS: &[M] = &[
         body: two_recyclers,
     },
     M {
+        name: "units_of_two",
+        checks: &["D1", "D3", "P1", "W3"],
+        eager: Some(Bounds { preemptions: 1, least: 1 }),
+        epoch: None,
+        body: units_of_two,
+    },
+    M {
         name: "reuse_races_pin_mprotect",
         checks: &["E1", "D3", "X1", "X2", "B1", "W3"],
         eager: Some(Bounds { preemptions: 3, least: 4000 }),
@@ -96,21 +104,35 @@ pub(super) const MODELS: &[M] = &[
         name: "ninth_hold",
         checks: &["E2", "D3", "X2"],
         eager: Some(Bounds { preemptions: 1, least: 9 }),
-        epoch: None,
+        epoch: Some(Bounds { preemptions: 0, least: 1 }),
         body: ninth_hold,
+    },
+    M {
+        name: "holds_grow_while_looked_at",
+        checks: &["E2"],
+        eager: Some(Bounds { preemptions: 1, least: 1 }),
+        epoch: None,
+        body: holds_grow_while_looked_at,
+    },
+    M {
+        name: "hold_ends_under_a_later_pin",
+        checks: &["E2", "D3", "X2"],
+        eager: Some(Bounds { preemptions: 1, least: 1 }),
+        epoch: None,
+        body: hold_ends_under_a_later_pin,
     },
     M {
         name: "exit_races_collect",
         checks: &["D1", "D2", "D3", "B1", "P1", "E1"],
         eager: Some(Bounds { preemptions: 1, least: 100 }),
-        epoch: None,
+        epoch: Some(Bounds { preemptions: 0, least: 1 }),
         body: exit_races_collect,
     },
     M {
         name: "exit_races_attach",
         checks: &["A1", "B1", "D2"],
         eager: Some(Bounds { preemptions: 3, least: 4000 }),
-        epoch: None,
+        epoch: Some(Bounds { preemptions: 0, least: 1 }),
         body: exit_races_attach,
     },
 ];
@@ -261,6 +283,40 @@ fn two_recyclers() {
     drop(third);
 }
 
+/// Two units of two executors each: one of each dies on one thread, the others on
+/// another that has run them, and each thread recycles its own. Whoever buries
+/// the last of a unit may write over both.
+fn units_of_two() {
+    let setup = Setup::with(Strategy::Mprotect, 4 * 4096, 1);
+    let mut thread = setup.attach();
+    let mut unit = || {
+        let mut scope = thread.write();
+        let places = [1_u64, 2].map(|id| {
+            let mut place = scope.reserve(CodeLayout::new(CODE)).expect("there is room");
+            scope.write_at(&mut place, 0, &id.to_le_bytes()).expect("it is ours");
+            place
+        });
+        drop(scope);
+        places.map(|place| thread.publish(place).expect("it was written"))
+    };
+    let ([mine, theirs], [mine_too, theirs_too]) = (unit(), unit());
+    let other = setup.spawn(move |setup| {
+        let mut thread = setup.attach();
+        assert_eq!(setup.machine.fetch(theirs.addr()), 2);
+        drop((theirs, theirs_too));
+        drop(thread.reserve(CodeLayout::new(CODE)));
+    });
+    // Enough for a lot, which a claim is preceded by.
+    drop((mine, mine_too));
+    drop(thread.reserve(CodeLayout::new(CODE)));
+    other.join().unwrap();
+    thread.collect();
+    drop(thread);
+    setup.verify();
+    let stats = setup.arena.stats();
+    assert_eq!((stats.recycles, stats.committed_bytes), (4, 0));
+}
+
 /// A thread is nested in nine executors, one more than its record has room for
 /// at first, and sleeps in the last of them, which dies and whose place is used
 /// again.
@@ -290,6 +346,67 @@ fn ninth_hold() {
     drop(slots[1].invalidate());
     thread.collect();
     assert!(slots[1].install(install(&mut thread, 3)).is_ok());
+    runner.join().unwrap();
+    drop(thread);
+    setup.verify();
+}
+
+/// A thread enters its ninth executor while another looks at what it holds, for
+/// something else that died.
+fn holds_grow_while_looked_at() {
+    let setup = Setup::new(Strategy::DualPkey);
+    let mut thread = setup.attach();
+    let slot = Arc::new(setup.arena.slot());
+    assert!(slot.install(install(&mut thread, 1)).is_ok());
+    let dead = install(&mut thread, 2);
+    let runner = {
+        let slot = Arc::clone(&slot);
+        setup.spawn(move |setup| {
+            let thread = setup.attach();
+            let mut guards: Vec<_> = (0..9).map(|_| thread.pin()).collect();
+            let _running: Vec<_> = guards.iter_mut().map(|guard| guard.enter(&slot)).collect();
+            // Before what it ends orders anything.
+            yield_now();
+        })
+    };
+    drop(dead);
+    thread.collect();
+    runner.join().unwrap();
+    drop(thread);
+    setup.verify();
+}
+
+/// A thread that has slept in an executor leaves it while it is pinned again,
+/// which says nothing of what it ran before: only the end of its hold does.
+/// It lets others run where that takes turns that the bound has not.
+fn hold_ends_under_a_later_pin() {
+    let setup = Setup::new(Strategy::DualPkey);
+    let mut thread = setup.attach();
+    let slot = Arc::new(setup.arena.slot());
+    assert!(slot.install(install(&mut thread, 1)).is_ok());
+    let runner = {
+        let slot = Arc::clone(&slot);
+        setup.spawn(move |setup| {
+            let thread = setup.attach();
+            let mut guard = thread.pin();
+            if let Some(mut running) = guard.enter(&slot) {
+                yield_now();
+                let addr = running.addr();
+                running.park(|| {
+                    yield_now();
+                    assert_eq!(setup.run(addr), 1, "[E2] what was entered has changed");
+                });
+            }
+            yield_now();
+            drop(guard);
+        })
+    };
+    yield_now();
+    drop(slot.invalidate());
+    for _ in 0..3 {
+        thread.collect();
+        yield_now();
+    }
     runner.join().unwrap();
     drop(thread);
     setup.verify();

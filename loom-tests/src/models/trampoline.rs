@@ -35,6 +35,13 @@ pub(super) const MODELS: &[M] = &[
         epoch: None,
         body: || islands_grow(Strategy::DualTransient),
     },
+    M {
+        name: "trampolines_counted",
+        checks: &["T1", "A1"],
+        eager: Some(Bounds { preemptions: 3, least: 1 }),
+        epoch: None,
+        body: trampolines_counted,
+    },
 ];
 
 /// Asks for a trampoline and runs it: at its second word is where it leads.
@@ -85,5 +92,20 @@ fn islands_grow(strategy: Strategy) {
     assert_ne!(first, mine, "[T2] two targets share one");
     thread.collect();
     drop((kept, thread));
+    setup.verify();
+}
+
+/// A thread asks while another counts the islands and lists what is in them.
+fn trampolines_counted() {
+    let setup = Setup::peeking(Strategy::DualPkey);
+    let other = setup.spawn(|setup| {
+        // The second hangs on the first.
+        ask(setup, 0x1234);
+        ask(setup, 0x5678);
+    });
+    let _ = setup.arena.evacuation_candidates(0);
+    let bytes = setup.arena.stats().island_bytes;
+    assert!(bytes == 0 || bytes == 4096, "{bytes} bytes of islands");
+    other.join().unwrap();
     setup.verify();
 }
