@@ -155,10 +155,10 @@ fn known_block(shared: &Shared, entry: usize, header: u64) -> Option<Block> {
 fn bury(shared: &Shared, entry: usize, header: u64) -> Option<Dead> {
     let block = known_block(shared, entry, header)?;
     let span = block.span_at(entry);
-    let first = shared.pages.mark_retired(shared.pages.granule(span.start));
+    let first = shared.pages.marks.retire(shared.pages.granule(span.start));
     debug_assert!(first, "[D1] an executor was retired twice");
-    if mutant("count-dropped-early") {
-        shared.pages.remove_executor(shared.pages.run(span));
+    if mutant("mark-cleared-early") {
+        shared.pages.marks.clear(shared.pages.granule(span.start));
     }
     first.then_some(Dead { span, was: Was::Executor { entry, bytes: block.bytes() } })
 }

@@ -28,7 +28,7 @@ pub const NAMED: &[(&str, &str)] = &[
     ("instruction-cache-not-invalidated", "the instruction cache keeps old code"),
     ("publish-before-close", "an executor is published before its write scope is closed"),
     ("inherited-rights-kept", "attaching leaves the rights that a thread was born with"),
-    ("count-dropped-early", "an executor is off its page's count and marks once it is dropped"),
+    ("mark-cleared-early", "an executor is off its page's count as soon as it is dropped"),
     ("mark-not-cleared", "a recycled executor stays marked as one"),
     ("freed-before-traps", "granules are free before they are filled with traps"),
     ("hole-kept-and-given", "a hole stays with a thread and becomes everybody's as well"),

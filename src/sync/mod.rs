@@ -35,4 +35,6 @@ pub(crate) mod weaken;
 pub(crate) use imp::*;
 pub(crate) use mutant::mutant;
 #[cfg(jit_arena_mutants)]
-pub(crate) use weaken::{AtomicPtr, AtomicU64, AtomicUsize, fence, zeroed_words};
+pub(crate) use weaken::{
+    AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, fence, zeroed_bytes, zeroed_words,
+};
