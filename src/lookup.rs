@@ -36,7 +36,7 @@ use crate::arena::Shared;
 use crate::executor::peek_header;
 use crate::layout::Block;
 use crate::page::bitmap::WORD;
-use crate::sync::{AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU64, Ordering, fence, mutant};
 use crate::units::{GRANULE, MAX_ALIGN, MAX_EXECUTOR, Span};
 
 /// Times a lookup tries before it trusts what it has read each time. A lot takes
@@ -94,6 +94,9 @@ impl Generation {
     /// Announces that what has lost its marks will be wiped. Wait-free;
     /// once a lot.
     pub(crate) fn advance(&self) {
+        if mutant("generation-not-advanced") {
+            return;
+        }
         // Release [L1]: pairs with the Acquire in `now`: who sees this sees the
         // marks cleared.
         self.0.fetch_add(1, Ordering::Release);
