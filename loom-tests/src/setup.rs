@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jit_arena::platform::Platform;
 use jit_arena::platform::model::{Machine, Options, spawn};
-use jit_arena::{Arena, Executor, Strategy, ThreadHandle};
+use jit_arena::{Arena, Builder, Executor, Strategy, ThreadHandle};
 
 use crate::thread::JoinHandle;
 
@@ -36,17 +36,24 @@ impl Setup {
     /// If the simulated machine does not take the strategy.
     #[must_use]
     pub fn with(strategy: Strategy, code_page: usize, pages: usize) -> Self {
-        Self::on(strategy, code_page, pages, Options::default())
+        Self::on(strategy, code_page, pages, Options::default(), |builder| builder)
     }
 
-    /// As [`with`](Self::with), on a machine whose words may be read while they
-    /// are written.
+    /// As [`new`](Self::new), on a machine whose words may be read while they
+    /// are written; lookups look so many times before they announce themselves.
     #[must_use]
-    pub fn peeking(strategy: Strategy) -> Self {
-        Self::on(strategy, 8192, 1, Options { peeks: true, ..Options::default() })
+    pub fn peeking(strategy: Strategy, looks: usize) -> Self {
+        let options = Options { peeks: true, ..Options::default() };
+        Self::on(strategy, 8192, 1, options, |builder| builder.lookup_looks(looks))
     }
 
-    fn on(strategy: Strategy, code_page: usize, pages: usize, options: Options) -> Self {
+    fn on(
+        strategy: Strategy,
+        code_page: usize,
+        pages: usize,
+        options: Options,
+        set: impl FnOnce(Builder) -> Builder,
+    ) -> Self {
         let machine = Machine::new(Options {
             jit: strategy == Strategy::MapJit,
             allow_wx: strategy == Strategy::SinglePkey,
@@ -54,10 +61,8 @@ impl Setup {
             ..options
         });
         let platform: Arc<dyn Platform> = machine.clone();
-        let arena = Arena::builder()
-            .reserve(code_page * pages)
-            .code_page(code_page)
-            .strategy(strategy)
+        let builder = Arena::builder().reserve(code_page * pages).code_page(code_page);
+        let arena = set(builder.strategy(strategy))
             .build_on(platform)
             .expect("the simulated machine has what every strategy needs");
         let mapped = machine.mapped();

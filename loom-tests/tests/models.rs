@@ -35,6 +35,7 @@ models! {
     installs_on_one_page
     page_return_races_claim
     lookup_races_reuse
+    lookup_announced_races_reuse
     lookup_races_publish
     publish_load_call
     publish_load_call_transient

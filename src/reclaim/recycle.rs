@@ -179,12 +179,14 @@ fn turn(thread: &ThreadState, lot: &mut dyn Iterator<Item = Box<Batch>>, keep: u
         }
         thread.keep_spare(batch);
     }
+    let mut refused = Vec::new();
     // [L1]: after the last mark is cleared, before the first byte changes.
-    shared.generation.advance();
-    let recycled = holes.iter().map(|hole| hole.bytes()).sum();
+    if !shared.lookups.let_wipe() {
+        refused.append(&mut holes);
+    }
+    let recycled: usize = holes.iter().map(|hole| hole.bytes()).sum();
     thread.holes.borrow_mut().drain(|hole| holes.push(hole));
     join(&mut holes);
-    let mut refused = Vec::new();
     if !arch::DROPS_STALE_FETCHES {
         fill(thread, &mut holes, &mut refused);
     }
@@ -196,6 +198,8 @@ fn turn(thread: &ThreadState, lot: &mut dyn Iterator<Item = Box<Batch>>, keep: u
         refused.append(&mut holes);
     }
     thread.account_unused();
+    // What was refused is no gain: who goes on while there is one would for ever.
+    let gained = recycled.saturating_sub(refused.iter().map(|hole| hole.bytes()).sum());
     for hole in refused {
         let span = shared.pages.span(hole.run());
         waiting.get_or_insert_with(Batch::new).push(Dead { span, was: Was::Unit }, span.len);
@@ -212,7 +216,7 @@ fn turn(thread: &ThreadState, lot: &mut dyn Iterator<Item = Box<Batch>>, keep: u
         stats::add(&thread.tallies().lots, 1);
         trim::after_lot(thread, recycled);
     }
-    recycled
+    gained
 }
 
 /// Tells tools of executors whose memory is about to be used again, `[N1]`.

@@ -15,6 +15,13 @@ pub(super) const MODELS: &[M] = &[
         body: lookup_races_reuse,
     },
     M {
+        name: "lookup_announced_races_reuse",
+        checks: &["L1"],
+        eager: Bounds { preemptions: 5, least: 500 },
+        epoch: None,
+        body: lookup_announced_races_reuse,
+    },
+    M {
         name: "lookup_races_publish",
         checks: &["L1", "X1"],
         eager: Bounds { preemptions: 2, least: 100 },
@@ -45,7 +52,7 @@ fn look(setup: &Setup, address: usize, lengths: &[usize]) -> Option<usize> {
 /// Code is dropped, recycled and followed by other code in the same granule,
 /// while a thread that protects nothing looks its address up.
 fn lookup_races_reuse() {
-    let setup = Setup::peeking(Strategy::DualPkey);
+    let setup = Setup::peeking(Strategy::DualPkey, 4);
     let mut thread = setup.attach();
     let first = install(&mut thread, 40);
     let address = first.addr();
@@ -63,9 +70,30 @@ fn lookup_races_reuse() {
     setup.verify();
 }
 
+/// The same for a thread that has looked in vain and announces itself: what it
+/// may be reading is not written, so other code may come to lie elsewhere.
+fn lookup_announced_races_reuse() {
+    let setup = Setup::peeking(Strategy::DualPkey, 0);
+    let mut thread = setup.attach();
+    let first = install(&mut thread, 40);
+    let address = first.addr();
+    let reader = setup.spawn(move |setup| look(setup, address, &[40, 24]));
+    drop(first);
+    thread.collect();
+    let second = install(&mut thread, 24);
+    reader.join().unwrap();
+    assert_eq!(look(&setup, second.addr(), &[24]), Some(24));
+    drop(second);
+    thread.collect();
+    assert_eq!(look(&setup, address, &[]), None);
+    assert_eq!(setup.arena.stats().committed_bytes, 0, "[L1] what was left is not wiped later");
+    drop(thread);
+    setup.verify();
+}
+
 /// What a guard protects is found, whatever is recycled beside it.
 fn lookup_races_publish() {
-    let setup = Setup::peeking(Strategy::DualPkey);
+    let setup = Setup::peeking(Strategy::DualPkey, 4);
     let slot = Arc::new(setup.arena.slot());
     let mut thread = setup.attach();
     let neighbour = install(&mut thread, 24);
