@@ -45,6 +45,7 @@ mod elf;
 mod gdb;
 #[cfg(target_os = "linux")]
 mod jitdump;
+mod lines;
 mod names;
 mod perf_map;
 #[cfg(target_os = "linux")]
