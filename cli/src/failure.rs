@@ -105,6 +105,14 @@ pub enum Check {
     /// The arena is not consistent.
     #[error("the arena is not consistent")]
     Verify(#[from] VerifyError),
+    /// A lookup in a signal handler was wrong.
+    #[error("a lookup of {pc:#x} in a signal handler {what}")]
+    Lookup {
+        /// What was looked up.
+        pc: usize,
+        /// What was wrong.
+        what: &'static str,
+    },
     /// Mappings writable and executable at once.
     #[error("{count} mappings were writable and executable, the first: {first}")]
     WritableAndExecutable {
