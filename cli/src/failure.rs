@@ -31,6 +31,12 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Whether nobody reads the output any more, as when it is piped to `head`.
+    #[must_use]
+    pub fn is_hung_up(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
     /// Status for the calling process.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {

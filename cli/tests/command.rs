@@ -1,7 +1,7 @@
 //! The program as a user runs it: what it prints where, and its exit status.
 
 use std::fs;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use jit_arena::Strategy;
 use serde_json::Value;
@@ -375,6 +375,18 @@ fn output_that_cannot_be_written_is_a_failure_and_no_panic() {
         "{}",
         stderr(&output)
     );
+}
+
+#[test]
+fn a_reader_that_hangs_up_is_told_nothing() {
+    let mut program = program();
+    let program = program.args(["dump", "--executors", "200"]);
+    let mut child =
+        program.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stderr(&output), "");
 }
 
 #[test]
