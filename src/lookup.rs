@@ -3,7 +3,7 @@
 //! A profiler's signal handler, an unwinder and a debugger's hook all start
 //! from a program counter. [`Arena::contains`](crate::Arena::contains) compares
 //! it with the region; [`Arena::lookup`](crate::Arena::lookup) goes down from
-//! its granule to the nearest start bit and reads the header there. No lock, no
+//! its granule to the nearest mark and reads the header there. No lock, no
 //! allocation, no thread-local, no system call; and no store but where lots were
 //! recycled all the while.
 //!
@@ -13,25 +13,25 @@
 //! wiped and written anew under its eyes. So recycling advances a *generation*
 //! once a lot, after the marks of the lot are cleared and before its first byte
 //! changes, and a look counts only if the generation was the same before it
-//! looked for the start bit and after it had read the header, `[L1]`:
+//! looked for the mark and after it had read the header, `[L1]`:
 //!
-//! - The start bit was read with Acquire, so the header read is the one that
-//!   belongs to the bit, or what came after it was wiped.
+//! - The mark was read with Acquire, so the header read is the one that
+//!   belongs to the mark, or what came after it was wiped.
 //! - In the latter case the reader sees the generation advanced: the fence
 //!   before the wiping pairs with the one behind the reading. It had not seen
-//!   that before it found the bit, or it would have found the bit cleared.
+//!   that before it found the mark, or it would have found it cleared.
 //!
 //! This rules out ABA as well: between an executor and its successor in the
 //! same granule lies a lot. It is the reader's side of a sequence lock (Boehm,
 //! *Can Seqlocks Get Along With Programming Language Memory Models?*, 2012),
-//! with the start bits in the place of odd counts.
+//! with the marks in the place of odd counts.
 //!
 //! A reader of a sequence lock may have to look again for ever. This one, where
 //! a lot passed in each of [`LOOKS`], *announces* itself and looks once more.
 //! Recyclers ask for announced lookups after they have cleared the marks of a
 //! lot, and while there is one they leave the bytes as they are, for the next
 //! lot. With a fence on either side, either the recycler sees the announcement,
-//! or the lookup sees the marks cleared: whatever start bit it finds, the header
+//! or the lookup sees the marks cleared: whatever mark it finds, the header
 //! there stays until it has been read. It is a hazard pointer (Michael, 2004)
 //! without the pointer, so any number of lookups can have it at once, in signal
 //! handlers, without a place for each.
@@ -44,7 +44,7 @@ use crate::sync::{AtomicU64, AtomicUsize, Ordering, fence};
 use crate::units::{GRANULE, MAX_ALIGN, MAX_EXECUTOR, Span};
 
 /// Times a lookup looks before it announces itself. A lot takes a core
-/// synchronisation at the least, a look some ten loads.
+/// synchronisation at the least, a look some dozen loads.
 pub(crate) const LOOKS: usize = 4;
 
 /// The most granules between an executor's first and an address inside it.
@@ -100,14 +100,14 @@ impl Lookups {
         Self { generation: AtomicU64::new(0), announced: AtomicUsize::new(0) }
     }
 
-    /// Whether what has lost its start bits may be wiped now; if not, it stays
+    /// Whether what has lost its marks may be wiped now; if not, it stays
     /// as it is, and the caller asks again later. Wait-free; once a lot.
     #[must_use]
     pub(crate) fn let_wipe(&self) -> bool {
         // Release [L1]: pairs with the Acquire in `now`: who sees this sees the
-        // start bits cleared.
+        // marks cleared.
         self.generation.fetch_add(1, Ordering::Release);
-        // SeqCst [L1]: between the clearing of start bits and the look at
+        // SeqCst [L1]: between the clearing of marks and the look at
         // `announced`; pairs with the fence in `announce`. Its Release pairs with
         // the fence in `is_still`: who reads a byte that is written from here on
         // sees the count advanced.
@@ -134,14 +134,14 @@ impl Lookups {
     fn announce(&self) -> Announced<'_> {
         // Relaxed: ordered by the fence.
         self.announced.fetch_add(1, Ordering::Relaxed);
-        // SeqCst [L1]: between the announcement and the look for a start bit;
+        // SeqCst [L1]: between the announcement and the look for a mark;
         // pairs with the fence in `let_wipe`.
         fence(Ordering::SeqCst);
         Announced { announced: &self.announced }
     }
 }
 
-/// An announced lookup: start bits that it finds stay true while it lasts.
+/// An announced lookup: marks that it finds stay true while it lasts.
 struct Announced<'a> {
     announced: &'a AtomicUsize,
 }
@@ -184,27 +184,22 @@ fn look(shared: &Shared, address: usize) -> Option<CodeInfo> {
     info.covers(address).then_some(info)
 }
 
-/// The nearest granule from `granule` down in which an executor starts, if no
-/// free granule lies between and it is near enough.
+/// The nearest granule from `granule` down in which an executor starts, if it is
+/// near enough and no free granule lies between, as far as words of granules
+/// tell that.
 fn start_below(shared: &Shared, granule: usize) -> Option<usize> {
     let pages = &shared.pages;
-    let words = pages.granules() / WORD;
-    let lowest = granule.saturating_sub(FARTHEST) / WORD;
-    let mut mask = u64::MAX >> (WORD - 1 - granule % WORD);
-    for word in (lowest..=granule / WORD).rev() {
-        let page = pages.page(word / words);
-        // Acquire [L1]: pairs with the Release in `add_executor`: seeing the bit
-        // is seeing the header.
-        let starts = page.starts[word % words].load(Ordering::Acquire) & mask;
-        if starts != 0 {
-            return Some(word * WORD + starts.ilog2() as usize);
+    let lowest = granule.saturating_sub(FARTHEST);
+    let mut high = granule + 1;
+    while high > lowest {
+        let low = ((high - 1) / WORD * WORD).max(lowest);
+        if let Some(start) = pages.marks.starts(low..high).next_back() {
+            return Some(start);
         }
-        // Relaxed: the granules of an executor that the caller may ask for were
-        // taken before it was published.
-        if !page.taken[word % words].load(Ordering::Relaxed) & mask != 0 {
+        if !pages.is_all_taken(low, high) {
             return None;
         }
-        mask = u64::MAX;
+        high = low;
     }
     None
 }
