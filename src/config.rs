@@ -194,7 +194,8 @@ impl Builder {
 
     /// Calls `tell` when code memory of this kind comes to be more than `limit`
     /// bytes, with how many there are; again only once it was down to seven
-    /// eighths of that. May be given several times.
+    /// eighths of that. Threads that pass it at the same time may be told of
+    /// twice. May be given several times.
     ///
     /// It is called by whichever thread passes the limit, in the middle of an
     /// install or a drop: it must not use the arena, block or panic. Setting a

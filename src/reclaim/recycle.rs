@@ -23,6 +23,7 @@ use crate::arch;
 use crate::arena::Shared;
 use crate::page::bitmap::Run;
 use crate::platform::OsResult;
+use crate::pressure;
 use crate::stats;
 use crate::thread::ThreadState;
 use crate::thread::holes::Hole;
@@ -95,6 +96,7 @@ pub(crate) fn push(thread: &ThreadState) -> bool {
 pub(crate) fn collect(thread: &ThreadState) {
     reclaim(thread);
     trim::everything(thread);
+    pressure::fell(thread.shared());
 }
 
 /// Makes holes of all that nobody can be running at this moment, and gives
@@ -215,6 +217,7 @@ fn turn(thread: &ThreadState, lot: &mut dyn Iterator<Item = Box<Batch>>, keep: u
     if recycled > 0 {
         stats::add(&thread.tallies().lots, 1);
         trim::after_lot(thread, recycled);
+        pressure::fell(shared);
     }
     gained
 }

@@ -33,11 +33,13 @@ struct Island {
 /// The islands of a zone, newest first.
 pub(super) struct Islands {
     newest: AtomicPtr<Island>,
+    /// Granules of islands that were given back, unseen.
+    given_back: AtomicUsize,
 }
 
 impl Islands {
     pub(super) fn new() -> Self {
-        Self { newest: AtomicPtr::new(ptr::null_mut()) }
+        Self { newest: AtomicPtr::new(ptr::null_mut()), given_back: AtomicUsize::new(0) }
     }
 
     /// Granules for the calling thread alone, whole write units, at least
@@ -85,9 +87,17 @@ impl Islands {
         }
     }
 
+    /// Gives granules back that [`take`](Self::take) handed out and nobody has
+    /// seen since. Wait-free; they become a hole as abandoned reservations do.
+    pub(super) fn give_back(&self, thread: &ThreadState, run: Run) {
+        thread.abandon(thread.shared().pages.span(run));
+        // Relaxed: a statistic.
+        self.given_back.fetch_add(run.len, Ordering::Relaxed);
+    }
+
     /// Granules of all islands.
     pub(super) fn granules(&self) -> usize {
-        let mut granules = 0;
+        let mut granules = 0_usize;
         // Acquire: as in `take`.
         let mut at = self.newest.load(Ordering::Acquire);
         // SAFETY: as in `take`.
@@ -95,7 +105,9 @@ impl Islands {
             granules += island.run.len;
             at = island.older;
         }
-        granules
+        // Relaxed: a statistic. Read last, so possibly of an island that is too
+        // new to be counted.
+        granules.saturating_sub(self.given_back.load(Ordering::Relaxed))
     }
 }
 
