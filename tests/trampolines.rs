@@ -172,6 +172,29 @@ fn t3_long_regions_have_some_within_reach_of_every_page() {
     );
 }
 
+/// As on aarch64, whose branches reach 128 MiB either way.
+#[test]
+fn t3_a_gibibyte_has_one_every_128_mib() {
+    const REACH: usize = 128 * MIB;
+    each_strategy_with(
+        |builder| builder.reserve(1024 * MIB).branch_reach(REACH),
+        |arena| {
+            let span = arena.span();
+            let mut jumps = BTreeSet::new();
+            for from in (span.start..span.end()).step_by(16 * MIB) {
+                for from in [from, from + 16 * MIB - 4] {
+                    let to = arena.call_target(from, helper_address()).unwrap();
+                    assert!(from.abs_diff(to) < REACH, "{from:#x} {to:#x}");
+                    jumps.insert(to);
+                }
+            }
+            assert_eq!(jumps.len(), 8);
+            assert!(jumps.iter().all(|jump| call_at(*jump) == 0x5eed));
+            assert!(arena.stats().committed_bytes <= 8 * 64 * KIB as u64, "{:?}", arena.stats());
+        },
+    );
+}
+
 #[test]
 fn branches_outside_the_arena_get_only_what_they_reach() {
     each_strategy(|arena| {
