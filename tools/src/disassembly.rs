@@ -29,7 +29,9 @@ pub(crate) type Naming<'a> = &'a dyn Fn(usize) -> Option<String>;
 pub fn disassemble(dump: &Dump, name: &dyn Fn(usize) -> Option<String>) -> String {
     let mut text = String::new();
     let resolve = |address: usize| {
-        if let Some(jump) = dump.trampolines.iter().find(|it| it.address == address) {
+        let jump = dump.trampolines.binary_search_by_key(&address, |it| it.address);
+        if let Ok(at) = jump {
+            let jump = dump.trampolines[at];
             let target = name(jump.target).unwrap_or_else(|| format!("{:#x}", jump.target));
             return Some(format!("trampoline:{target}"));
         }

@@ -157,6 +157,8 @@ const UNREGISTER: u32 = 2;
 /// Who has it may change the list.
 static LIST: Mutex<()> = Mutex::new(());
 
+// Used: debuggers read it, the program only writes it.
+#[used]
 #[unsafe(no_mangle)]
 static mut __jit_debug_descriptor: Descriptor =
     Descriptor { version: 1, action: 0, relevant: ptr::null_mut(), first: ptr::null_mut() };
