@@ -1,7 +1,7 @@
 //! The program as a user runs it: what it prints where, and its exit status.
 
 use std::fs;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use jit_arena::Strategy;
 use serde_json::Value;
@@ -364,11 +364,12 @@ fn text_ends_in_tables_and_a_verdict() {
 
 #[test]
 fn output_that_cannot_be_written_is_a_failure_and_no_panic() {
-    let (reader, writer) = std::io::pipe().expect("a pipe");
-    // Before it starts: nobody will ever read what it prints.
-    drop(reader);
+    let Ok(full) = fs::File::options().write(true).open("/dev/full") else {
+        println!("not run: output_that_cannot_be_written: no /dev/full");
+        return;
+    };
     let output =
-        program().args(["doctor", "--json"]).stdout(writer).output().expect("the program ends");
+        program().args(["doctor", "--json"]).stdout(full).output().expect("the program ends");
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert!(
         stderr(&output).starts_with("jit-arena: cannot write the output"),
@@ -379,12 +380,11 @@ fn output_that_cannot_be_written_is_a_failure_and_no_panic() {
 
 #[test]
 fn a_reader_that_hangs_up_is_told_nothing() {
-    let mut program = program();
-    let program = program.args(["dump", "--executors", "200"]);
-    let mut child =
-        program.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
-    drop(child.stdout.take());
-    let output = child.wait_with_output().expect("it ends");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    // Before it starts: nobody will ever read what it prints.
+    drop(reader);
+    let output =
+        program().args(["dump", "--json"]).stdout(writer).output().expect("the program ends");
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(stderr(&output), "");
 }
