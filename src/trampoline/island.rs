@@ -119,7 +119,8 @@ fn claim(thread: &ThreadState, pages: &Range<usize>, need: usize) -> Option<Run>
     let find = |need| claim_in(shared, pages, need, long);
     find(long).or_else(|| find(need)).or_else(|| {
         // Full, so nothing that could be free may stay retired.
-        recycle::reclaim(thread).then(|| find(need)).flatten()
+        recycle::reclaim(thread);
+        find(need)
     })
 }
 
