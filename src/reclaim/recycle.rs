@@ -24,6 +24,7 @@ use crate::arch;
 use crate::arena::Shared;
 use crate::page::bitmap::Run;
 use crate::platform::OsResult;
+use crate::pressure;
 use crate::stats;
 use crate::sync::mutant;
 use crate::thread::ThreadState;
@@ -43,7 +44,7 @@ const MOST_AROUND: usize = 512;
 
 /// Least and most that is a thread's share, in bytes.
 const LEAST_SHARE: usize = 8 * KIB;
-const MOST_SHARE: usize = 1024 * KIB;
+const MOST_SHARE: usize = 4 * MIB;
 
 /// Most bytes in a lot: what one takes is what an install may have to wait.
 const MOST_LOT: usize = 256 * KIB;
@@ -131,6 +132,7 @@ pub(crate) fn push(thread: &ThreadState) -> bool {
 pub(crate) fn collect(thread: &ThreadState) {
     reclaim(thread);
     trim::everything(thread);
+    pressure::fell(thread.shared());
 }
 
 /// Makes holes of all that nobody can be running at this moment, and gives
@@ -209,20 +211,29 @@ fn recycle(thread: &ThreadState, whose: Of) -> usize {
         }
         thread.keep_spare(batch);
     }
+    // [L1]: after the last mark is cleared, before the first byte changes. What
+    // lookups may be reading is left to the next lot.
+    if unsynced.bytes > before && !shared.lookups.let_wipe() {
+        for run in unsynced.runs.drain(known..) {
+            let span = shared.pages.span(run);
+            waiting.get_or_insert_with(Batch::new).push(Dead { span, was: Was::Unit }, span.len);
+        }
+        unsynced.bytes = before;
+    }
     if let Some(waiting) = waiting {
         shared.waiting.push(waiting);
     }
-    let recycled = unsynced.bytes - before;
-    if recycled == 0 {
-        return 0;
-    }
-    // [L1]: after the last mark is cleared, before the first byte changes.
-    shared.generation.advance();
-    if !arch::DROPS_STALE_FETCHES {
+    if unsynced.bytes > before && !arch::DROPS_STALE_FETCHES {
         let mut lot = unsynced.runs.split_off(known);
         fill(thread, &mut lot);
         unsynced.runs.append(&mut lot);
         unsynced.bytes = unsynced.runs.iter().map(|run| run.len * GRANULE).sum();
+    }
+    // Without what could not be filled: who goes on while something is recycled
+    // would go on for ever.
+    let recycled = unsynced.bytes - before;
+    if recycled == 0 {
+        return 0;
     }
     // [X2]: after the last run of it, which the grace period and the holds
     // tell, and on processors that must not fetch what follows, after its end.
@@ -232,6 +243,7 @@ fn recycle(thread: &ThreadState, whose: Of) -> usize {
     thread.share.set(share(shared));
     stats::add(&thread.tallies().lots, 1);
     trim::after_lot(thread, recycled);
+    pressure::fell(shared);
     recycled
 }
 

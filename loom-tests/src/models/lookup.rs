@@ -22,6 +22,13 @@ pub(super) const MODELS: &[M] = &[
         body: lookup_races_replacement,
     },
     M {
+        name: "lookup_announced_races_reuse",
+        checks: &["L1"],
+        eager: Some(Bounds { preemptions: 5, least: 500 }),
+        epoch: None,
+        body: lookup_announced_races_reuse,
+    },
+    M {
         name: "lookup_races_publish",
         checks: &["L1", "X1"],
         eager: Some(Bounds { preemptions: 3, least: 10000 }),
@@ -89,7 +96,7 @@ fn look(setup: &Setup, address: usize, lengths: &[usize]) -> Option<usize> {
 /// while a thread that protects nothing looks its address up. Its neighbours
 /// live, so it becomes a hole of its own, filled and free in one lot.
 fn lookup_races_reuse() {
-    let setup = Setup::peeking(Strategy::DualPkey);
+    let setup = Setup::peeking(Strategy::DualPkey, 4);
     let mut thread = setup.attach();
     let below = install(&mut thread, 32);
     let first = install(&mut thread, 40);
@@ -118,7 +125,7 @@ fn lookup_races_reuse() {
 fn lookup_races_replacement() {
     /// Of a whole claim, which is a lot.
     const LONG: usize = 64 * GRANULE - 16;
-    let setup = Setup::peeking(Strategy::DualPkey);
+    let setup = Setup::peeking(Strategy::DualPkey, 4);
     let mut thread = setup.attach();
     let first = install(&mut thread, LONG);
     let address = first.addr();
@@ -136,9 +143,30 @@ fn lookup_races_replacement() {
     setup.verify();
 }
 
+/// The same for a thread that has looked in vain and announces itself: what it
+/// may be reading is not written, so other code may come to lie elsewhere.
+fn lookup_announced_races_reuse() {
+    let setup = Setup::peeking(Strategy::DualPkey, 0);
+    let mut thread = setup.attach();
+    let first = install(&mut thread, 40);
+    let address = first.addr();
+    let reader = setup.spawn(move |setup| look(setup, address, &[40, 24]));
+    drop(first);
+    thread.collect();
+    let second = install(&mut thread, 24);
+    reader.join().unwrap();
+    assert_eq!(look(&setup, second.addr(), &[24]), Some(24));
+    drop(second);
+    thread.collect();
+    assert_eq!(look(&setup, address, &[]), None);
+    assert_eq!(setup.arena.stats().committed_bytes, 0, "[L1] what was left is not wiped later");
+    drop(thread);
+    setup.verify();
+}
+
 /// What a guard protects is found, whatever is recycled beside it.
 fn lookup_races_publish() {
-    let setup = Setup::peeking(Strategy::DualPkey);
+    let setup = Setup::peeking(Strategy::DualPkey, 4);
     let slot = Arc::new(setup.arena.slot());
     let mut thread = setup.attach();
     let neighbour = install(&mut thread, 24);
