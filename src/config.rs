@@ -57,6 +57,7 @@ pub struct Builder {
     tools: Tools,
     code_budget: usize,
     watches: Vec<Watch>,
+    forks: bool,
 }
 
 /// What the arena keeps of its [`Builder`].
@@ -68,6 +69,7 @@ pub(crate) struct Config {
     pub(crate) tools: Tools,
     pub(crate) code_budget: usize,
     pub(crate) watches: Vec<Watch>,
+    pub(crate) forks: bool,
 }
 
 impl Default for Builder {
@@ -85,6 +87,7 @@ impl Default for Builder {
             tools: Tools::default(),
             code_budget: usize::MAX,
             watches: Vec::new(),
+            forks: true,
         }
     }
 }
@@ -237,6 +240,23 @@ impl Builder {
         self
     }
 
+    /// Whether forked children go on with the arena. Default: yes.
+    ///
+    /// They then get a copy of what is committed, made while fork(2) runs: parent
+    /// and child both run, install and free code as before, and neither sees what
+    /// the other writes. Meanwhile nothing is recycled in the parent. vfork(2),
+    /// posix_spawn(3) and what they are the basis of copy nothing.
+    ///
+    /// Saying no is for programs whose children do nothing but exec(3) or
+    /// _exit(2): forks cost them nothing, and the child has no code memory; it
+    /// faults if it runs or drops code. See "fork" in the
+    /// [crate's documentation](crate#fork).
+    #[must_use]
+    pub fn forks(mut self, forks: bool) -> Self {
+        self.forks = forks;
+        self
+    }
+
     /// Bytes that branches are taken to reach. For tests of large regions on
     /// machines whose branches reach all of theirs.
     #[doc(hidden)]
@@ -299,6 +319,7 @@ impl Builder {
             tools: self.tools,
             code_budget: self.code_budget,
             watches: self.watches,
+            forks: self.forks,
         };
         Arena::create(platform, &request, config)
     }

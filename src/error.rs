@@ -39,6 +39,8 @@ pub enum BuildError {
     Strategy(UnknownStrategy),
     /// No strategy works here, or the one asked for does not.
     Region(RegionError),
+    /// What forked children are to have of the arena could not be arranged.
+    Fork(OsError),
 }
 
 impl fmt::Display for BuildError {
@@ -55,6 +57,7 @@ impl fmt::Display for BuildError {
             }
             Self::Strategy(_) => write!(f, "the environment names no known strategy"),
             Self::Region(_) => write!(f, "no code memory to be had"),
+            Self::Fork(_) => write!(f, "forked children could not be provided for: free memory"),
         }
     }
 }
@@ -64,6 +67,7 @@ impl Error for BuildError {
         match self {
             Self::Strategy(source) => Some(source),
             Self::Region(source) => Some(source),
+            Self::Fork(source) => Some(source),
             _ => None,
         }
     }

@@ -34,6 +34,9 @@ fn ensure(
 /// See [`Arena::verify`](crate::Arena::verify).
 pub(crate) fn verify(shared: &Shared) -> Result<(), VerifyError> {
     let pages = &shared.pages;
+    if let Some(lost) = shared.lost.get() {
+        return broken("F3", format!("a fork left this process without code memory: {lost}"));
+    }
     let mut seen = Seen::default();
     // Executors that touch each page, counted by the executors.
     let mut touching = vec![0_u64; pages.count()];

@@ -111,6 +111,12 @@ impl Index {
         &nodes[at * FAN..nodes.len().min((at + 1) * FAN)]
     }
 
+    /// Forgets all holes. By a thread that is alone.
+    pub(crate) fn clear(&self) {
+        // Relaxed: nobody else is there.
+        self.levels.iter().flatten().for_each(|node| node.store(0, Ordering::Relaxed));
+    }
+
     /// Notes that `page` has a hole of `granules`, which just came to be.
     pub(crate) fn raise(&self, page: usize, granules: usize) {
         let leaf = &self.levels[0][page];

@@ -169,6 +169,17 @@ impl Holes {
         hole
     }
 
+    /// Calls `f` with each of them.
+    pub(crate) fn for_each(&self, mut f: impl FnMut(Hole)) {
+        for first in self.first {
+            let mut at = first;
+            while let Some(slot) = self.slots.get(at as usize) {
+                f(slot.hole);
+                at = slot.next;
+            }
+        }
+    }
+
     /// Takes all of them out.
     pub(crate) fn drain(&mut self, mut to: impl FnMut(Hole)) {
         while self.filed != 0 {

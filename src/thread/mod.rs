@@ -29,7 +29,7 @@ pub(crate) mod holes;
 mod pins;
 mod state;
 
-pub(crate) use attached::{with_attached, with_handle, with_kept_handle};
+pub(crate) use attached::{for_each_attached, with_attached, with_handle, with_kept_handle};
 pub(crate) use state::ThreadState;
 
 /// The calling thread's handle on an arena.
@@ -51,6 +51,7 @@ impl ThreadHandle {
         arena.region.protection().attach(arena.region.platform());
         let handle = Self { state: NonNull::from(Box::leak(Box::new(ThreadState::new(shared)))) };
         attached::link(handle.state());
+        handle.state().show_in_record(true);
         Ok(handle)
     }
 
@@ -118,6 +119,7 @@ impl ThreadHandle {
         // SAFETY: the bytes lie in the executable view, and were written.
         unsafe { shared.region.platform().invalidate_instruction_cache(code.start, code.len) };
         shared.pages.add_executor(shared.pages.run(reservation.span()));
+        state.unreserved(reservation.span());
         stats::add(&state.tallies().installs, 1);
         stats::add(&state.tallies().installed_bytes, reservation.bytes());
         Ok(reservation.into_executor())
@@ -187,6 +189,7 @@ impl ThreadHandle {
 impl Drop for ThreadHandle {
     fn drop(&mut self) {
         let state = self.state();
+        state.show_in_record(false);
         attached::unlink(state);
         recycle::hand_over(state);
         state.seal();

@@ -127,6 +127,21 @@ pub(super) fn aligned_candidate(len: usize, align: usize) -> Option<usize> {
     Some(addr.next_multiple_of(align))
 }
 
+/// Maps at `addr`, in place of what is there.
+///
+/// # Safety
+///
+/// The caller owns the range, and nothing needs what it shows.
+pub(super) unsafe fn map_over(
+    backing: Backing,
+    addr: usize,
+    len: usize,
+    access: Access,
+) -> OsResult<()> {
+    map_with(backing, addr, libc::MAP_FIXED, len, access).map(|_| ())
+}
+
+/// `MAP_FIXED` only with the promises of [`map_over`].
 fn map_with(
     backing: Backing,
     hint: usize,
@@ -150,8 +165,8 @@ fn map_with(
     // A reserve is address space, most of which is never touched: account
     // pages when they come.
     let flags = kind | libc::MAP_NORESERVE | fixed;
-    // SAFETY: without MAP_FIXED the call replaces no mapping; NOREPLACE fails
-    // rather than replace one. The descriptor, if any, is the caller's.
+    // SAFETY: without MAP_FIXED the call replaces no mapping, and NOREPLACE fails
+    // rather than replace one; who asks for it may. The descriptor, if any, is the caller's.
     let addr =
         unsafe { libc::mmap(pointer(hint), len, protection_bits(access), flags, fd, offset) };
     if addr == libc::MAP_FAILED {
@@ -173,6 +188,21 @@ pub(super) unsafe fn duplicate(addr: usize, len: usize) -> OsResult<usize> {
         return Err(last_error("mremap", len));
     }
     Ok(copy.expose_provenance())
+}
+
+/// As [`duplicate`], at `to` in place of what is there.
+///
+/// # Safety
+///
+/// As there, and the caller owns the range at `to`, which nothing needs.
+pub(super) unsafe fn duplicate_over(addr: usize, len: usize, to: usize) -> OsResult<()> {
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    // SAFETY: as in `duplicate`; what is replaced is the caller's.
+    let copy = unsafe { libc::mremap(pointer(addr), 0, len, flags, pointer(to)) };
+    if copy == libc::MAP_FAILED {
+        return Err(last_error("mremap(MREMAP_FIXED)", len));
+    }
+    Ok(())
 }
 
 /// # Safety
