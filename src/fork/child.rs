@@ -194,43 +194,26 @@ fn clean(shared: &Shared, fresh: &Fresh) {
     }
 }
 
-/// Finds all executors, and what else belongs to somebody; counts live
-/// executors a page, `[P1]`.
+/// Finds all executors, and what else belongs to somebody.
 fn look(shared: &Shared, own: &[&ThreadState]) -> Seen {
     let pages = &shared.pages;
     let used = (0..pages.count()).rev().find(|&number| !bitmap::is_clear(pages.page(number).taken));
     let used = used.map_or(0, |last| last + 1);
     let mut seen = Seen { known: vec![0; used * pages.granules() / WORD], ..Seen::default() };
-    for number in 0..used {
-        // Relaxed, as all in a process of one thread.
-        pages.page(number).live.store(0, Ordering::Relaxed);
-    }
-    for number in 0..used {
-        let page = pages.page(number);
-        for at in bitmap::ones(page.starts) {
-            let start = number * pages.granules() + at;
-            let Some((entry, block)) = read_header(shared, pages.address(start)) else {
-                // No published executor is without.
-                bitmap::clear(page.starts, at, Ordering::Relaxed);
-                continue;
-            };
-            let span = block.span_at(entry);
-            let run = pages.run(span);
-            seen.mark(run);
-            pages.count_executor(run);
-            if bitmap::test(page.retired, at, Ordering::Relaxed) {
-                seen.retired_bytes += block.bytes() as u64;
-                seen.retired
-                    .push(Dead { span, was: Was::Executor { entry, bytes: block.bytes() } });
-            } else {
-                seen.live += 1;
-                seen.live_bytes += block.bytes() as u64;
-            }
-        }
-        for at in bitmap::ones(page.retired) {
-            if !bitmap::test(page.starts, at, Ordering::Relaxed) {
-                bitmap::clear(page.retired, at, Ordering::Relaxed);
-            }
+    for start in pages.marks.starts(0..used * pages.granules()) {
+        let Some((entry, block)) = read_header(shared, pages.address(start)) else {
+            // No published executor is without.
+            pages.marks.clear(start);
+            continue;
+        };
+        let (span, bytes) = (block.span_at(entry), block.bytes());
+        seen.mark(pages.run(span));
+        if pages.marks.is_live(start) {
+            seen.live += 1;
+            seen.live_bytes += bytes as u64;
+        } else {
+            seen.retired_bytes += bytes as u64;
+            seen.retired.push(Dead { span, was: Was::Executor { entry, bytes } });
         }
     }
     for trampoline in shared.trampolines.list() {
