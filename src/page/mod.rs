@@ -14,7 +14,7 @@
 //! ```
 //!
 //! The *live count* of a page is the number of executors on it, from publish
-//! to recycle: the number of its [marks](marks). It is not kept as a number,
+//! to recycle: the number of its [marks]. It is not kept as a number,
 //! which all threads of a page would have to change at each publish: a page
 //! whose count has reached zero is one of which no granule is taken. All of this
 //! metadata lies outside code memory, in lazily backed arrays.
