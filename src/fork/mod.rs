@@ -57,7 +57,7 @@ use control::Control;
 
 /// Longest that a fork waits for lots under way. One takes milliseconds; one
 /// that takes longer waits for a lock that this thread has.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An arena whose memory children get a copy of.
 struct Member(NonNull<Shared>);

@@ -159,7 +159,8 @@ fn recycle(thread: &ThreadState, whose: Of) -> usize {
     if batches.peek().is_none() { 0 } else { turn(thread, &mut batches, share(shared)) }
 }
 
-/// Turns a lot, which may be empty, into holes; returns the bytes of them.
+/// Turns a lot, which may be empty, into holes; returns the bytes of them, less
+/// what the system refused.
 /// About `keep` bytes of these and of the thread's own stay with the thread,
 /// the lowest, and the others become everybody's.
 fn turn(thread: &ThreadState, lot: &mut dyn Iterator<Item = Box<Batch>>, keep: usize) -> usize {
@@ -184,7 +185,7 @@ fn turn(thread: &ThreadState, lot: &mut dyn Iterator<Item = Box<Batch>>, keep: u
     }
     // [L1]: after the last mark is cleared, before the first byte changes.
     shared.generation.advance();
-    let recycled = holes.iter().map(|hole| hole.bytes()).sum();
+    let recycled: usize = holes.iter().map(|hole| hole.bytes()).sum();
     thread.holes.borrow_mut().drain(|hole| holes.push(hole));
     join(&mut holes);
     let mut refused = Vec::new();
@@ -199,7 +200,10 @@ fn turn(thread: &ThreadState, lot: &mut dyn Iterator<Item = Box<Batch>>, keep: u
         refused.append(&mut holes);
     }
     thread.account_unused();
+    // Who recycles as long as that helps must not take up again what was refused.
+    let mut gained = recycled;
     for hole in refused {
+        gained = gained.saturating_sub(hole.bytes());
         let span = shared.pages.span(hole.run());
         waiting.get_or_insert_with(Batch::new).push(Dead { span, was: Was::Unit }, span.len);
     }
@@ -215,7 +219,7 @@ fn turn(thread: &ThreadState, lot: &mut dyn Iterator<Item = Box<Batch>>, keep: u
         stats::add(&thread.tallies().lots, 1);
         trim::after_lot(thread, recycled);
     }
-    recycled
+    gained
 }
 
 /// Tells tools of executors whose memory is about to be used again, `[N1]`.
