@@ -258,7 +258,10 @@ impl Arena {
         request: &RegionRequest<'_>,
         config: Config,
     ) -> Result<Self, BuildError> {
-        let (region, report) = Region::create(platform, request)?;
+        let (mut region, report) = Region::create(platform, request)?;
+        if config.sealed {
+            region.seal().map_err(BuildError::Seal)?;
+        }
         let pages = Pages::new(&region, config.code_page);
         let units = Units::new(region.protection().write_unit(), region.span().len / GRANULE);
         let trampolines = Trampolines::new(region.span().len, config.branch_reach);
@@ -293,6 +296,10 @@ impl Arena {
     fn survive_forks(&self) -> OsResult<()> {
         let shared = self.shared.get();
         let platform = shared.region.platform();
+        if shared.config.sealed {
+            // Hidden already.
+            return Ok(());
+        }
         if shared.config.forks {
             return fork::watch(self.shared.pointer(), platform);
         }

@@ -58,6 +58,7 @@ pub struct Builder {
     code_budget: usize,
     watches: Vec<Watch>,
     forks: bool,
+    sealed: bool,
 }
 
 /// What the arena keeps of its [`Builder`].
@@ -70,6 +71,7 @@ pub(crate) struct Config {
     pub(crate) code_budget: usize,
     pub(crate) watches: Vec<Watch>,
     pub(crate) forks: bool,
+    pub(crate) sealed: bool,
 }
 
 impl Default for Builder {
@@ -88,6 +90,7 @@ impl Default for Builder {
             code_budget: usize::MAX,
             watches: Vec::new(),
             forks: true,
+            sealed: false,
         }
     }
 }
@@ -257,6 +260,21 @@ impl Builder {
         self
     }
 
+    /// Whether the views are sealed (mseal(2), Linux 6.10): until the process ends
+    /// nobody in it can unmap, move or replace them or change their rights, the
+    /// arena included. Default: no.
+    ///
+    /// So an arena that is dropped gives its memory back and keeps its address
+    /// space, its key and its descriptor, and forked children have nothing of it,
+    /// as with [`forks(false)`](Self::forks). Under
+    /// [`Strategy::Mprotect`](crate::Strategy::Mprotect), which changes rights, and
+    /// where the kernel does not know the call, building fails.
+    #[must_use]
+    pub fn sealed(mut self, sealed: bool) -> Self {
+        self.sealed = sealed;
+        self
+    }
+
     /// Bytes that branches are taken to reach. For tests of large regions on
     /// machines whose branches reach all of theirs.
     #[doc(hidden)]
@@ -320,6 +338,7 @@ impl Builder {
             code_budget: self.code_budget,
             watches: self.watches,
             forks: self.forks,
+            sealed: self.sealed,
         };
         Arena::create(platform, &request, config)
     }

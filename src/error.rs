@@ -41,6 +41,9 @@ pub enum BuildError {
     Region(RegionError),
     /// What forked children are to have of the arena could not be arranged.
     Fork(OsError),
+    /// The views cannot be sealed here, see
+    /// [`Builder::sealed`](crate::Builder::sealed).
+    Seal(OsError),
 }
 
 impl fmt::Display for BuildError {
@@ -57,6 +60,12 @@ impl fmt::Display for BuildError {
             }
             Self::Strategy(_) => write!(f, "the environment names no known strategy"),
             Self::Region(_) => write!(f, "no code memory to be had"),
+            Self::Seal(_) => {
+                write!(
+                    f,
+                    "the views cannot be sealed: needs Linux 6.10, and another strategy than mprotect"
+                )
+            }
             Self::Fork(_) => write!(f, "forked children could not be provided for: free memory"),
         }
     }
@@ -67,7 +76,7 @@ impl Error for BuildError {
         match self {
             Self::Strategy(source) => Some(source),
             Self::Region(source) => Some(source),
-            Self::Fork(source) => Some(source),
+            Self::Fork(source) | Self::Seal(source) => Some(source),
             _ => None,
         }
     }

@@ -131,6 +131,8 @@ pub(crate) struct Region {
     protection: Box<dyn Protection>,
     span: Span,
     name: String,
+    /// Whether the lasting views cannot be unmapped any more.
+    sealed: bool,
     /// If they were asked for and can be had.
     huge: Option<HugePages>,
 }
@@ -205,7 +207,7 @@ impl Region {
         let (protection, span) = protect(&**platform, strategy, memory, wanted)?;
         // From here on dropping the region undoes everything.
         let (platform, name) = (Arc::clone(platform), wanted.name.to_owned());
-        let region = Self { platform, protection, span, name, huge: None };
+        let region = Self { platform, protection, span, name, sealed: false, huge: None };
         if memory != MemoryKind::Memfd {
             // A memory file has its name from birth.
             region.platform.name_memory(span.start, span.len, wanted.name);
@@ -319,6 +321,26 @@ impl Region {
         Fresh::create(&*self.platform, &self.name, self.span.len, kind)
     }
 
+    /// Seals the lasting views; keeps them out of forked children before, which
+    /// could put nothing in their place. System calls.
+    ///
+    /// # Errors
+    ///
+    /// The call that was refused, or `ENOTSUP` where writing is changing rights.
+    pub(crate) fn seal(&mut self) -> OsResult<()> {
+        if self.protection.strategy() == Strategy::Mprotect {
+            return Err(OsError { call: "mseal", bytes: self.span.len, errno: libc::ENOTSUP });
+        }
+        self.hide_from_children()?;
+        let (executable, writable) = self.protection.views();
+        for view in [executable].into_iter().chain(writable) {
+            // SAFETY: a whole mapping of ours; `drop` knows.
+            unsafe { self.platform.seal_mapping(view.start, view.len) }?;
+            self.sealed = true;
+        }
+        Ok(())
+    }
+
     /// Keeps the lasting views out of forked children. System calls.
     pub(crate) fn hide_from_children(&self) -> OsResult<()> {
         let (executable, writable) = self.protection.views();
@@ -352,6 +374,12 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
+        if self.sealed {
+            // The views stay, and so do the key and the file that go with them.
+            // SAFETY: whole system pages, and nobody uses them.
+            let _ = unsafe { self.protection.discard(&*self.platform, self.span) };
+            return;
+        }
         // SAFETY: whoever drops the region has dropped all that used it.
         unsafe { self.protection.release(&*self.platform) };
     }

@@ -38,6 +38,8 @@ pub enum Kind {
     HideFromChildren,
     /// [`Platform::map_over`] and [`Platform::duplicate_over`].
     MapOver,
+    /// [`Platform::seal_mapping`].
+    SealMapping,
     /// [`Platform::key_alloc`].
     KeyAlloc,
     /// [`Platform::register_sync_core`].
@@ -48,7 +50,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::CreateFile,
         Self::SealFile,
         Self::Map,
@@ -60,6 +62,7 @@ impl Kind {
         Self::Collapse,
         Self::HideFromChildren,
         Self::MapOver,
+        Self::SealMapping,
         Self::KeyAlloc,
         Self::RegisterSyncCore,
         Self::SyncCore,
@@ -220,6 +223,12 @@ unsafe impl Platform for Faulty {
         self.gate(Kind::HideFromChildren, "madvise", len)?;
         // SAFETY: the caller's promise is the same.
         unsafe { self.inner.hide_from_children(addr, len) }
+    }
+
+    unsafe fn seal_mapping(&self, addr: usize, len: usize) -> OsResult<()> {
+        self.gate(Kind::SealMapping, "mseal", len)?;
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.inner.seal_mapping(addr, len) }
     }
 
     fn on_fork(&self, handlers: ForkHandlers) -> OsResult<()> {

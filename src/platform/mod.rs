@@ -241,6 +241,20 @@ pub unsafe trait Platform: fmt::Debug + Send + Sync {
     /// The caller owns the whole range.
     unsafe fn hide_from_children(&self, addr: usize, len: usize) -> OsResult<()>;
 
+    /// Forbids for good to unmap, move or replace a mapping or to change its
+    /// rights, in this process. System call.
+    ///
+    /// # Errors
+    ///
+    /// The call that failed: `ENOSYS` on kernels before 6.10.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the whole range and never does any of that.
+    unsafe fn seal_mapping(&self, _addr: usize, len: usize) -> OsResult<()> {
+        Err(OsError { call: "mseal", bytes: len, errno: libc::ENOTSUP })
+    }
+
     /// Has handlers called around each fork of this process from now on. Asked
     /// once a process. System call, perhaps.
     ///

@@ -134,6 +134,11 @@ unsafe impl Platform for Linux {
         unsafe { memory::hide_from_children(addr, len) }
     }
 
+    unsafe fn seal_mapping(&self, addr: usize, len: usize) -> OsResult<()> {
+        // SAFETY: of the caller's, who does not change it any more.
+        unsafe { memory::seal(addr, len) }
+    }
+
     fn on_fork(&self, handlers: ForkHandlers) -> OsResult<()> {
         let ForkHandlers { prepare, parent, child } = handlers;
         // SAFETY: three functions that stay for as long as the process.
