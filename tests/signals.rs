@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Random, call, call_at, child, constant, install};
+use common::{Random, call, call_at, child, constant, install, is_sanitized};
 use jit_arena::{Arena, CodeLayout, Executor};
 
 /// What a thread is doing.
@@ -65,7 +65,10 @@ fn own_stack() -> Vec<u8> {
         libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
     // SAFETY: the memory outlives the thread's last handler: the caller keeps it.
     assert_eq!(unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) }, 0);
-    STACK.set((memory.as_ptr().addr(), memory.len()));
+    if !is_sanitized() {
+        // Sanitizers keep locals elsewhere.
+        STACK.set((memory.as_ptr().addr(), memory.len()));
+    }
     memory
 }
 
