@@ -6,20 +6,22 @@ use core::ptr::{self, NonNull};
 
 use crate::arena::{ArenaRef, Shared, drop_refs};
 use crate::claim::Claim;
+use crate::error::PublishErrorKind;
 use crate::fork::{self, Renewable};
 use crate::page::bitmap::Run;
 use crate::platform::OsError;
 use crate::pressure;
 use crate::protect::Window;
-use crate::reclaim::recycle;
+use crate::reclaim::recycle::{self, Unsynced};
 use crate::reclaim::retire::{Batch, Dead, Ripe};
 use crate::reclaim::scheme::{Local, Pin};
 use crate::registry::Record;
+use crate::reservation::Reservation;
 use crate::scope::OpenWindow;
 use crate::stats::{self, Tallies};
 use crate::units::Span;
 
-use super::holes::{Hole, Holes};
+use super::holes::Holes;
 use super::pins::SetAside;
 
 /// Set in a forked child while some reservations are of before the fork.
@@ -53,8 +55,8 @@ pub(crate) struct ThreadState {
     pub(crate) holes: RefCell<Holes>,
     /// Bytes the next claim should have.
     pub(crate) appetite: Cell<usize>,
-    /// Where lots are sorted; empty in between.
-    pub(crate) lot: RefCell<Vec<Hole>>,
+    /// What it has recycled and no synchronisation of all cores has covered yet.
+    pub(crate) unsynced: RefCell<Unsynced>,
     /// Write scopes opened so far: tells reservations of one from another.
     pub(crate) scopes: Cell<u64>,
     /// Write scopes open now.
@@ -98,7 +100,7 @@ impl ThreadState {
             claim: Cell::new(Claim::EMPTY),
             holes: RefCell::default(),
             appetite: Cell::new(0),
-            lot: RefCell::default(),
+            unsynced: RefCell::default(),
             scopes: Cell::new(0),
             open_scopes: Cell::new(0),
             window: Cell::new(None),
@@ -119,11 +121,13 @@ impl ThreadState {
         unsafe { self.shared.as_ref() }
     }
 
+    #[inline]
     pub(crate) fn record(&self) -> &Record {
         // SAFETY: records live as long as the arena, and this one is ours.
         unsafe { &*self.record }
     }
 
+    #[inline]
     pub(crate) fn tallies(&self) -> &Tallies {
         &self.record().tallies
     }
@@ -138,6 +142,7 @@ impl ThreadState {
     }
 
     /// An arena handle out of the stock. Wait-free.
+    #[inline]
     pub(crate) fn draw_ref(&self) -> ArenaRef {
         if self.stock.get() == 0 {
             self.shared().add_refs(STOCK);
@@ -157,6 +162,30 @@ impl ThreadState {
             // SAFETY: these handles were in the stock.
             unsafe { drop_refs(self.shared, STOCK) };
         }
+    }
+
+    /// Publishes what was written; see
+    /// [`ThreadHandle::publish`](crate::ThreadHandle::publish).
+    #[inline]
+    pub(super) fn publish(&self, reservation: &Reservation) -> Result<(), PublishErrorKind> {
+        if !reservation.is_of(self) {
+            return Err(PublishErrorKind::Foreign);
+        }
+        if !reservation.is_written() {
+            return Err(PublishErrorKind::Unwritten);
+        }
+        if !self.unsealed.borrow().is_empty() {
+            self.close_unsealed(reservation.span()).map_err(PublishErrorKind::Os)?;
+        }
+        let shared = self.shared();
+        let code = Span::new(reservation.entry(), reservation.len());
+        // SAFETY: the bytes lie in the executable view, and were written.
+        unsafe { shared.region.platform().invalidate_instruction_cache(code.start, code.len) };
+        shared.pages.marks.publish(shared.pages.granule(reservation.span().start));
+        self.unreserved(reservation.span());
+        stats::add(&self.tallies().installs, 1);
+        stats::add(&self.tallies().installed_bytes, reservation.bytes());
+        Ok(())
     }
 
     /// Counts a reservation.
@@ -211,7 +240,8 @@ impl ThreadState {
         if rest.len > 0 {
             f(pages.run(rest));
         }
-        self.holes.borrow().for_each(|hole| f(hole.run()));
+        self.holes.borrow().for_each(&mut f);
+        self.unsynced.borrow().runs().iter().for_each(|run| f(*run));
         self.withheld.borrow().iter().for_each(|span| f(pages.run(*span)));
     }
 
@@ -241,7 +271,7 @@ impl ThreadState {
         drop(self.batch.take());
         if lost {
             self.claim.set(Claim::EMPTY);
-            self.holes.borrow_mut().drain(|_| ());
+            drop((self.holes.take(), self.unsynced.take()));
         }
     }
 
@@ -256,7 +286,7 @@ impl ThreadState {
     pub(crate) fn retire(&self, dead: Dead) {
         let mut batch = self.batch.take().or_else(|| self.spare.take()).unwrap_or_else(Batch::new);
         batch.push(dead, self.shared().weight(dead));
-        let full = batch.is_full() || batch.bytes() >= self.share.get();
+        let full = batch.is_full() || batch.bytes() >= recycle::lot(self.share.get());
         self.batch.set(Some(batch));
         if full {
             self.seal();
@@ -314,11 +344,9 @@ impl ThreadState {
     }
 
     /// Tries again to close windows that overlap `span`.
+    #[cold]
     pub(super) fn close_unsealed(&self, span: Span) -> Result<(), OsError> {
         let mut unsealed = self.unsealed.borrow_mut();
-        if unsealed.is_empty() {
-            return Ok(());
-        }
         let region = &self.shared().region;
         let mut result = Ok(());
         unsealed.retain(|window| {
@@ -339,7 +367,7 @@ impl ThreadState {
 impl Drop for ThreadState {
     fn drop(&mut self) {
         self.set_pin(None);
-        // SAFETY: taken nowhere else. Before the handle below: what it has
+        // SAFETY: dropped nowhere else. Before the handle below: what it has
         // deferred goes to the collector while that, and the arena, exist.
         drop(unsafe { self.local.take() });
         // SAFETY: the stock, and the handle of this state itself.
