@@ -120,6 +120,14 @@ impl Lookups {
         self.announced.load(Ordering::Acquire) == 0
     }
 
+    /// Has lookups begin anew, in a process of one thread, which is in none:
+    /// those that had announced themselves are not here.
+    pub(crate) fn after_fork(&self) {
+        // Relaxed: of the only thread.
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        self.announced.store(0, Ordering::Relaxed);
+    }
+
     fn now(&self) -> u64 {
         // Acquire [L1]: pairs with the Release in `let_wipe`.
         self.generation.load(Ordering::Acquire)

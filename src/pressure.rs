@@ -98,6 +98,12 @@ impl Budget {
         Self { limit, used: AtomicUsize::new(0) }
     }
 
+    /// Forgets what other threads were about to commit: they are not there.
+    pub(crate) fn after_fork(&self, committed: usize) {
+        // Relaxed: of the only thread.
+        self.used.store(committed, Ordering::Relaxed);
+    }
+
     /// Commits a claimed run if that is within the budget. Makes a system call
     /// when some of its memory is not present. Returns the bytes committed.
     pub(crate) fn commit(&self, shared: &Shared, run: Run) -> Result<usize, CommitError> {

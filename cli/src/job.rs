@@ -8,6 +8,7 @@ use crate::bundled;
 use crate::doctor::{self, cores};
 use crate::dump::dump;
 use crate::failure::{Failure, Request};
+use crate::forks;
 use crate::human;
 use crate::output::Output;
 use crate::replay::{self, ReplayOptions, ReplayReport, Speed};
@@ -43,6 +44,11 @@ pub fn run(line: CommandLine) -> Result<(), Failure> {
             let report = dump(&trace, args.executors as usize, line.common.strategy)?;
             output.object(&report)?;
             output.text(report.text.trim_end())
+        }
+        Some(Command::Forks(args)) => {
+            let rows = forks::measure(line.common.strategy, args.forks as usize)?;
+            rows.iter().try_for_each(|row| output.object(row))?;
+            output.text(&forks::text(&rows))
         }
         Some(Command::Trampolines(args)) => trampolines_command(&args, line.common, output),
     }

@@ -85,6 +85,10 @@ impl Unsynced {
         self.bytes
     }
 
+    pub(crate) fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
     fn push(&mut self, run: Run) {
         self.bytes += run.len * GRANULE;
         self.runs.push(run);
@@ -138,6 +142,7 @@ pub(crate) fn collect(thread: &ThreadState) {
 /// Makes holes of all that nobody can be running at this moment, and gives
 /// the thread's own holes to all; whether there were any.
 pub(crate) fn reclaim(thread: &ThreadState) -> bool {
+    thread.shared().gate.wait_a_little();
     thread.put_claim_aside();
     thread.adopt_orphans();
     thread.seal();
@@ -185,9 +190,12 @@ enum Of {
     AllThreads,
 }
 
-/// Recycles ripe batches, a lot; returns the bytes of it.
+/// Recycles ripe batches, a lot; returns the bytes of it, less what the system
+/// refused.
 fn recycle(thread: &ThreadState, whose: Of) -> usize {
     let shared = thread.shared();
+    // [F1]: a fork needs what was published as it was.
+    let Some(_inside) = shared.gate.enter() else { return 0 };
     let own = thread.record();
     let theirs = shared.threads.records().filter(|record| !core::ptr::eq(*record, own));
     let theirs = theirs.take(if whose == Of::AllThreads { usize::MAX } else { 0 });

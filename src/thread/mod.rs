@@ -28,7 +28,7 @@ pub(crate) mod holes;
 mod pins;
 mod state;
 
-pub(crate) use attached::{with_attached, with_handle, with_kept_handle};
+pub(crate) use attached::{for_each_attached, with_attached, with_handle, with_kept_handle};
 pub(crate) use state::ThreadState;
 
 /// The calling thread's handle on an arena.
@@ -52,6 +52,7 @@ impl ThreadHandle {
         }
         let handle = Self { state: NonNull::from(Box::leak(Box::new(ThreadState::new(shared)))) };
         attached::link(handle.state());
+        handle.state().show_in_record(true);
         Ok(handle)
     }
 
@@ -186,6 +187,7 @@ impl ThreadHandle {
 impl Drop for ThreadHandle {
     fn drop(&mut self) {
         let state = self.state();
+        state.show_in_record(false);
         attached::unlink(state);
         recycle::hand_over(state);
         if !mutant("batch-lost-at-exit") {

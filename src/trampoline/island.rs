@@ -98,6 +98,19 @@ impl Islands {
         self.given_back.fetch_add(run.len, Ordering::Relaxed);
     }
 
+    /// Calls `f` with what was handed out to nobody yet.
+    pub(super) fn unused(&self, mut f: impl FnMut(Run)) {
+        // Acquire: as in `take`.
+        let mut at = self.newest.load(Ordering::Acquire);
+        // SAFETY: as in `take`.
+        while let Some(island) = unsafe { at.as_ref() } {
+            // Relaxed: exact only while nobody takes.
+            let used = island.used.load(Ordering::Relaxed).min(island.run.len);
+            f(Run::new(island.run.start + used, island.run.len - used));
+            at = island.older;
+        }
+    }
+
     /// Granules of all islands.
     pub(super) fn granules(&self) -> usize {
         let mut granules = 0_usize;

@@ -180,6 +180,11 @@ impl Trampolines {
         self.zones.iter().map(|zone| zone.islands.granules() * GRANULE).sum()
     }
 
+    /// Calls `f` with what of the islands was handed out to nobody yet.
+    pub(crate) fn unused(&self, mut f: impl FnMut(Run)) {
+        self.zones.iter().for_each(|zone| zone.islands.unused(&mut f));
+    }
+
     /// All there are, by address.
     pub(crate) fn list(&self) -> Vec<Trampoline> {
         let mut all = Vec::new();
