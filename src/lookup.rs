@@ -40,7 +40,7 @@ use crate::arena::Shared;
 use crate::executor::peek_header;
 use crate::layout::Block;
 use crate::page::bitmap::WORD;
-use crate::sync::{AtomicU64, AtomicUsize, Ordering, fence};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering, fence, mutant};
 use crate::units::{GRANULE, MAX_ALIGN, MAX_EXECUTOR, Span};
 
 /// Times a lookup looks before it announces itself. A lot takes a core
@@ -104,6 +104,9 @@ impl Lookups {
     /// as it is, and the caller asks again later. Wait-free; once a lot.
     #[must_use]
     pub(crate) fn let_wipe(&self) -> bool {
+        if mutant("generation-not-advanced") {
+            return true;
+        }
         // Release [L1]: pairs with the Acquire in `now`: who sees this sees the
         // marks cleared.
         self.generation.fetch_add(1, Ordering::Release);
