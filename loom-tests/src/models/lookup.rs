@@ -193,7 +193,7 @@ fn lookup_races_publish() {
 
 /// What a guard protects is found although it is retired.
 fn lookup_races_retire() {
-    let setup = Setup::peeking(Strategy::DualPkey, 4);
+    let setup = Setup::peeking(Strategy::DualPkey);
     let slot = Arc::new(setup.arena.slot());
     let mut thread = setup.attach();
     assert!(slot.install(install(&mut thread, 40)).is_ok());
@@ -218,7 +218,7 @@ fn lookup_races_retire() {
 /// A thread that knows where the next executor will lie runs it as soon as a
 /// lookup finds it: published is sealed.
 fn publish_lookup_call(strategy: Strategy) {
-    let setup = Setup::peeking(strategy, 4);
+    let setup = Setup::peeking(strategy);
     let mut thread = setup.attach();
     // Given back before its unit is sealed, so the next one gets it.
     let address = thread.write().reserve(CodeLayout::new(CODE)).expect("there is room").entry();
@@ -240,7 +240,7 @@ fn publish_lookup_call(strategy: Strategy) {
 /// A walk over all executors while one of them dies and another comes: all that
 /// it lists are whole, and who lives throughout is among them.
 fn walk_races_retire() {
-    let setup = Setup::peeking(Strategy::DualPkey, 4);
+    let setup = Setup::peeking(Strategy::DualPkey);
     let mut thread = setup.attach();
     let (stays, goes) = (install(&mut thread, 32), install(&mut thread, 40));
     let address = stays.addr();
