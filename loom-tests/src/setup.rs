@@ -40,11 +40,18 @@ impl Setup {
     }
 
     /// As [`new`](Self::new), on a machine whose words may be read while they
-    /// are written; lookups look so many times before they announce themselves.
+    /// are written.
     #[must_use]
-    pub fn peeking(strategy: Strategy, looks: usize) -> Self {
+    pub fn peeking(strategy: Strategy) -> Self {
         let options = Options { peeks: true, ..Options::default() };
-        Self::on(strategy, 8192, 1, options, |builder| builder.lookup_looks(looks))
+        Self::on(strategy, 8192, 1, options, |builder| builder)
+    }
+
+    /// As [`peeking`](Self::peeking); lookups announce themselves at once.
+    #[must_use]
+    pub fn announcing(strategy: Strategy) -> Self {
+        let options = Options { peeks: true, ..Options::default() };
+        Self::on(strategy, 8192, 1, options, |builder| builder.lookup_looks(0))
     }
 
     /// An arena on a machine like this.

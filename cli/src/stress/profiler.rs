@@ -2,7 +2,7 @@
 //! whose handler looks the interrupted program counter up.
 //!
 //! What it finds inside the arena must be the executor that the thread says it
-//! runs. It also looks up what was dropped a moment ago, which nothing
+//! runs, `[L1]`. It also looks up what was dropped a moment ago, which nothing
 //! protects: that may be gone, or there still, but never be parts of two.
 //!
 //! Linux only: elsewhere nothing is profiled.
