@@ -427,13 +427,27 @@ impl Pages {
             && !bitmap::set(&self.retired, granule, Ordering::Relaxed)
     }
 
+    /// Whether an executor that starts at `granule` was retired. Wait-free.
+    pub(crate) fn is_retired(&self, granule: usize) -> bool {
+        // Acquire [D1]: pairs with the Release in `remove_executor`: who sees the
+        // mark gone does not find the executor that had it.
+        bitmap::test(&self.retired, granule, Ordering::Acquire)
+    }
+
+    /// Takes back a mark that found its executor gone.
+    pub(crate) fn unmark_retired(&self, granule: usize) {
+        // Relaxed [D1]: as `mark_retired`.
+        bitmap::clear(&self.retired, granule, Ordering::Relaxed);
+    }
+
     /// Takes a retired executor off its pages, `[P1]`; its granules stay taken.
     /// Returns whether a page's count reached zero. Wait-free.
     pub(crate) fn remove_executor(&self, run: Run) -> bool {
         // Relaxed: the Release that frees the granules, or the publishing of
         // what is written there next, orders these before the next marks.
         bitmap::clear(&self.starts, run.start, Ordering::Relaxed);
-        bitmap::clear(&self.retired, run.start, Ordering::Relaxed);
+        // Release [D1]: pairs with the Acquire in `is_retired`.
+        bitmap::clear(&self.retired, run.start, Ordering::Release);
         self.touched(run).fold(false, |emptied, page| {
             // Relaxed [P1]: a count; see `add_executor`.
             (self.live(page).fetch_sub(1, Ordering::Relaxed) == 1) | emptied
