@@ -3,20 +3,20 @@
 //!
 //! [`Executor::into_addr`] gives a handle up and leaves the code in place; from
 //! then on its address stands for it, on any thread. Retiring it by that needs
-//! no more: the header in code memory says how long the executor is, the marks
-//! of its page that one starts there and whether it was retired before. So a
+//! no more: the header in code memory says how long the executor is, the mark of
+//! its granule that one starts there and whether it was retired before. So a
 //! mistake is an error, and of two threads that free one executor at once, one
 //! is told, `[D1]`.
 //!
 //! # Why the look and the mark are one
 //!
-//! Looking is done under a pin. What has no retired mark when it is looked at
-//! under a pin is not recycled while the pin lasts, `[E1]`, like what a slot is
-//! loaded with; so between the look and the read-modify-write that sets the mark
-//! the executor stays what it is. Executors that a client retires as quiescent
-//! do not wait for pins. If one is freed twice, once like that and both at the
-//! same time, it may be gone between the two: so there is a second look behind
-//! the mark, which takes it back.
+//! Looking is done under a pin. What is marked live when it is looked at under a
+//! pin is not recycled while the pin lasts, `[E1]`, like what a slot is loaded
+//! with; so between the look and the compare-and-swap of the mark the executor
+//! stays what it is. Executors that a client retires as quiescent do not wait
+//! for pins. If one is freed twice, once like that and both at the same time, it
+//! may be another between the two: so there is a second look behind the mark,
+//! which is taken back if it is not of an executor entered where it should be.
 
 use core::fmt;
 use std::error::Error;
@@ -184,22 +184,22 @@ fn bury(thread: &ThreadState, entry: usize) -> Result<Dead, RetireError> {
     if header < region.start {
         return Err(nowhere);
     }
-    // [E1]: what is not retired now stays until the pin ends.
+    // [E1]: what is live now stays until the pin ends.
     let _pin = thread.local.pin();
     let granule = shared.pages.granule(header);
-    let retired = shared.pages.is_retired(granule);
+    let is_live = shared.pages.marks.is_live(granule);
     let info = lookup::lookup(shared, entry).ok_or(nowhere)?;
     if info.entry() != entry {
         return Err(RetireError::NotAnEntry { address: entry, inside: Some(info.entry()) });
     }
-    if retired || !shared.pages.mark_retired(granule) {
+    if !is_live || !shared.pages.marks.retire_shared(granule) {
         return Err(RetireError::Retired { entry });
     }
-    if lookup::lookup(shared, entry) != Some(info) {
+    let Some(info) = lookup::lookup(shared, entry).filter(|info| info.entry() == entry) else {
         // Freed twice at once, and as quiescent: see the module.
-        shared.pages.unmark_retired(granule);
+        shared.pages.marks.restore(granule);
         return Err(RetireError::Retired { entry });
-    }
+    };
     let block = block_of(&info);
     let (span, bytes) = (block.span_at(entry), block.bytes());
     Ok(Dead { span, was: Was::Executor { entry, bytes } })

@@ -154,7 +154,7 @@ fn known_block(shared: &Shared, entry: usize, header: u64) -> Option<Block> {
 fn bury(shared: &Shared, entry: usize, header: u64) -> Option<Dead> {
     let block = known_block(shared, entry, header)?;
     let span = block.span_at(entry);
-    let first = shared.pages.mark_retired(shared.pages.granule(span.start));
+    let first = shared.pages.marks.retire(shared.pages.granule(span.start));
     debug_assert!(first, "[D1] an executor was retired twice");
     first.then_some(Dead { span, was: Was::Executor { entry, bytes: block.bytes() } })
 }

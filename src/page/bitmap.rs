@@ -275,19 +275,14 @@ pub(crate) fn count(words: &[AtomicU64]) -> usize {
     words.iter().map(|word| word.load(Ordering::Relaxed).count_ones() as usize).sum()
 }
 
+/// Whether all bits of `run` are set.
+pub(crate) fn is_all_set(words: &[AtomicU64], run: Run, order: Ordering) -> bool {
+    run.masks().all(|(word, mask)| words[word].load(order) & mask == mask)
+}
+
 /// Whether bit `at` is set.
 pub(crate) fn test(words: &[AtomicU64], at: usize, order: Ordering) -> bool {
     words[at / WORD].load(order) >> (at % WORD) & 1 == 1
-}
-
-/// Sets bit `at`; returns whether it was set before.
-pub(crate) fn set(words: &[AtomicU64], at: usize, order: Ordering) -> bool {
-    words[at / WORD].fetch_or(1 << (at % WORD), order) >> (at % WORD) & 1 == 1
-}
-
-/// Clears bit `at`; returns whether it was set before.
-pub(crate) fn clear(words: &[AtomicU64], at: usize, order: Ordering) -> bool {
-    words[at / WORD].fetch_and(!(1 << (at % WORD)), order) >> (at % WORD) & 1 == 1
 }
 
 /// The set bits, lowest first.
@@ -397,13 +392,12 @@ mod tests {
     }
 
     #[test]
-    fn single_bits_report_what_they_were() {
-        let words = words(&[0, 0]);
-        assert!(!set(&words, 64, Ordering::Relaxed));
-        assert!(set(&words, 64, Ordering::Relaxed));
-        assert_eq!(ones(&words).collect::<Vec<_>>(), [64]);
-        assert!(clear(&words, 64, Ordering::Relaxed));
-        assert!(!clear(&words, 64, Ordering::Relaxed));
-        assert!(is_clear(&words));
+    fn set_bits_are_listed_and_tested() {
+        let words = words(&[0, 0b110]);
+        assert_eq!(ones(&words).collect::<Vec<_>>(), [65, 66]);
+        assert!(test(&words, 66, Ordering::Relaxed) && !test(&words, 64, Ordering::Relaxed));
+        assert!(is_all_set(&words, Run::new(65, 2), Ordering::Relaxed));
+        assert!(!is_all_set(&words, Run::new(64, 2), Ordering::Relaxed));
+        assert!(!is_all_set(&words, Run::new(63, 3), Ordering::Relaxed));
     }
 }

@@ -3,22 +3,24 @@
 //! A page's life, each edge named by the function that takes it:
 //!
 //! ```text
-//!            claim, commit                 publish (add_executor)
+//!            claim, commit                 publish
 //!   free ───────────────────▶ claimed ───────────────────────────▶ live
 //!    ▲                           │ release                          │
 //!    │                           ▼                                  │ recycle:
-//!    │   last granule      partly free ◀────────────────────────────┘ remove_executor,
+//!    │   last granule      partly free ◀────────────────────────────┘ clear the mark,
 //!    └──────────────────────────── (holes are claimed again)          release
 //!   trim: a free page's memory goes back to the system, and so does any
 //!   system page that lies wholly inside holes of a page that lives on
 //! ```
 //!
 //! The *live count* of a page is the number of executors on it, from publish
-//! to recycle; an executor longer than a page counts on each page it touches.
-//! All of this metadata lies outside code memory, in one lazily backed array.
+//! to recycle: the number of its [marks](marks). It is not kept as a number,
+//! which all threads of a page would have to change at each publish: a page
+//! whose count has reached zero is one of which no granule is taken. All of this
+//! metadata lies outside code memory, in lazily backed arrays.
 //!
-//! Invariants: `[B1]` a granule has one owner, `[P1]` the live count equals
-//! the executors on the page, `[P2]` a claimed granule's memory is committed,
+//! Invariants: `[B1]` a granule has one owner, `[P1]` what is marked is taken,
+//! `[P2]` a claimed granule's memory is committed,
 //! `[P3]` memory goes back only while its granules are owned by the trimmer,
 //! `[P4]` no hole is forgotten by the index.
 
@@ -29,38 +31,29 @@ use crate::units::{GRANULE, Span};
 
 pub(crate) mod bitmap;
 mod index;
+pub(crate) mod marks;
 pub(crate) mod unit;
 
 use bitmap::{Run, WORD};
 use index::Index;
-
-/// Words of a page's head: a cache line.
-const HEAD: usize = 8;
+use marks::Marks;
 
 /// The metadata of one code page.
 #[derive(Clone, Copy)]
 pub(crate) struct Page<'a> {
-    /// Executors on the page, `[P1]`.
-    pub(crate) live: &'a AtomicU64,
     /// One bit a system page: whether its memory is committed, `[P2]`.
     pub(crate) resident: &'a AtomicU64,
     /// Granules that belong to somebody, `[B1]`.
     pub(crate) taken: &'a [AtomicU64],
-    /// First granules of executors, from publish to recycle.
-    pub(crate) starts: &'a [AtomicU64],
-    /// First granules of executors, from retire to recycle, `[D1]`.
-    pub(crate) retired: &'a [AtomicU64],
 }
 
 /// All code pages of a region.
 pub(crate) struct Pages {
-    /// `live` and `resident` of each page, on a cache line of its own: threads
-    /// that install on different pages share none.
-    heads: Box<[AtomicU64]>,
-    /// The bitmaps of [`Page`], those of all pages in a row.
+    /// Those of all pages, see [`Page`].
+    resident: Box<[AtomicU64]>,
     taken: Box<[AtomicU64]>,
-    starts: Box<[AtomicU64]>,
-    retired: Box<[AtomicU64]>,
+    /// Where executors start, `[P1]`.
+    pub(crate) marks: Marks,
     /// Granules a page are two to this power, and at least 64.
     shift: u32,
     count: usize,
@@ -79,12 +72,10 @@ impl Pages {
     pub(crate) fn new(region: &Region, page_bytes: usize) -> Self {
         let granules = page_bytes / GRANULE;
         let count = region.span().len / page_bytes;
-        let bits = || zeroed_words(count * granules / WORD);
         let pages = Self {
-            heads: zeroed_words(count * HEAD),
-            taken: bits(),
-            starts: bits(),
-            retired: bits(),
+            resident: zeroed_words(count),
+            taken: zeroed_words(count * granules / WORD),
+            marks: Marks::new(count * granules),
             shift: granules.trailing_zeros(),
             count,
             base: region.span().start,
@@ -100,23 +91,11 @@ impl Pages {
     }
 
     pub(crate) fn page(&self, number: usize) -> Page<'_> {
-        let words = self.granules() / WORD;
-        let bits = number * words..(number + 1) * words;
-        Page {
-            live: self.live(number),
-            resident: self.resident(number),
-            taken: &self.taken[bits.clone()],
-            starts: &self.starts[bits.clone()],
-            retired: &self.retired[bits],
-        }
-    }
-
-    fn live(&self, number: usize) -> &AtomicU64 {
-        &self.heads[number * HEAD]
+        Page { resident: self.resident(number), taken: self.taken(number) }
     }
 
     fn resident(&self, number: usize) -> &AtomicU64 {
-        &self.heads[number * HEAD + 1]
+        &self.resident[number]
     }
 
     /// The taken granules of one page.
@@ -405,58 +384,23 @@ impl Pages {
         gone * self.system_page
     }
 
-    /// Enters an executor whose granules are `run`, `[P1]`. Wait-free.
-    pub(crate) fn add_executor(&self, run: Run) {
-        for page in self.touched(run) {
-            // Relaxed [P1]: a count; who needs the executor itself reads the
-            // start bit or the slot.
-            self.live(page).fetch_add(1, Ordering::Relaxed);
-        }
-        // Release [X1]: pairs with the Acquire in `lookup` and `is_start`:
-        // seeing the bit is seeing the header.
-        let before = bitmap::set(&self.starts, run.start, Ordering::Release);
-        debug_assert!(!before, "[B1] two executors start at one granule");
+    /// The granules of page `number`.
+    pub(crate) fn granules_of(&self, number: usize) -> core::ops::Range<usize> {
+        number << self.shift..(number + 1) << self.shift
     }
 
-    /// Marks an executor as retired; false if it already was, or if no
-    /// executor starts at `granule`, `[D1]`. Wait-free.
-    pub(crate) fn mark_retired(&self, granule: usize) -> bool {
-        // Relaxed [D1]: the read-modify-write makes one caller the first; the
-        // epoch orders everything that follows from it.
-        bitmap::test(&self.starts, granule, Ordering::Relaxed)
-            && !bitmap::set(&self.retired, granule, Ordering::Relaxed)
+    /// Whether all granules from `low` up to `high`, of one word, belong to
+    /// somebody. Wait-free.
+    pub(crate) fn is_all_taken(&self, low: usize, high: usize) -> bool {
+        // Relaxed: the granules of an executor that the caller may ask for were
+        // taken before it was published.
+        bitmap::is_all_set(&self.taken, Run::new(low, high - low), Ordering::Relaxed)
     }
 
-    /// Whether an executor that starts at `granule` was retired. Wait-free.
-    pub(crate) fn is_retired(&self, granule: usize) -> bool {
-        // Acquire [D1]: pairs with the Release in `remove_executor`: who sees the
-        // mark gone does not find the executor that had it.
-        bitmap::test(&self.retired, granule, Ordering::Acquire)
-    }
-
-    /// Takes back a mark that found its executor gone.
-    pub(crate) fn unmark_retired(&self, granule: usize) {
-        // Relaxed [D1]: as `mark_retired`.
-        bitmap::clear(&self.retired, granule, Ordering::Relaxed);
-    }
-
-    /// Takes a retired executor off its pages, `[P1]`; its granules stay taken.
-    /// Returns whether a page's count reached zero. Wait-free.
-    pub(crate) fn remove_executor(&self, run: Run) -> bool {
-        // Relaxed: the Release that frees the granules, or the publishing of
-        // what is written there next, orders these before the next marks.
-        bitmap::clear(&self.starts, run.start, Ordering::Relaxed);
-        // Release [D1]: pairs with the Acquire in `is_retired`.
-        bitmap::clear(&self.retired, run.start, Ordering::Release);
-        self.touched(run).fold(false, |emptied, page| {
-            // Relaxed [P1]: a count; see `add_executor`.
-            (self.live(page).fetch_sub(1, Ordering::Relaxed) == 1) | emptied
-        })
-    }
-
-    /// The pages that a run touches.
-    fn touched(&self, run: Run) -> core::ops::RangeInclusive<usize> {
-        run.start >> self.shift..=(run.end() - 1) >> self.shift
+    /// Whether a granule of the region belongs to somebody, `[B1]`.
+    pub(crate) fn is_taken(&self, granule: usize) -> bool {
+        // Acquire: exact at quiescence.
+        bitmap::test(&self.taken, granule, Ordering::Acquire)
     }
 
     /// Whether the page's holes are all filed, `[P4]`, for `verify`.

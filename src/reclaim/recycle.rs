@@ -260,7 +260,7 @@ fn take_off(thread: &ThreadState, dead: Dead, holes: &mut Vec<Hole>) {
         }
         Was::Abandoned => {}
         Was::Executor { bytes, .. } => {
-            pages.remove_executor(run);
+            pages.marks.clear(run.start);
             stats::add(&thread.tallies().recycles, 1);
             stats::add(&thread.tallies().recycled_bytes, bytes);
         }

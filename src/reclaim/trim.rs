@@ -113,7 +113,7 @@ pub(crate) fn after_lot(thread: &ThreadState, recycled: usize) {
             }
             let page = shared.pages.page(number);
             // Relaxed: hints; `trim_page` decides granule by granule.
-            let is_empty = page.live.load(Ordering::Relaxed) == 0 && bitmap::is_clear(page.taken);
+            let is_empty = bitmap::is_clear(page.taken);
             if page.resident.load(Ordering::Relaxed) != 0 && (is_empty || !only_empty) {
                 trimmed += shared.pages.trim_page(&shared.region, number, excess - trimmed);
             }

@@ -1,6 +1,6 @@
 //! The primitives as loom explores them.
 
-pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 
 /// loom's `thread_local!`, which has no form for constants.
 macro_rules! thread_locals {
@@ -29,6 +29,12 @@ pub(crate) type Tally = core::sync::atomic::AtomicU64;
 #[cfg_attr(jit_arena_mutants, expect(dead_code, reason = "replaced by one of its own"))]
 pub(crate) fn zeroed_words(len: usize) -> Box<[AtomicU64]> {
     (0..len).map(|_| AtomicU64::new(0)).collect()
+}
+
+/// `len` atomic bytes, all zero.
+#[cfg_attr(jit_arena_mutants, expect(dead_code, reason = "replaced by one of its own"))]
+pub(crate) fn zeroed_bytes(len: usize) -> Box<[AtomicU8]> {
+    (0..len).map(|_| AtomicU8::new(0)).collect()
 }
 
 /// What tests and simulated machines need of threads.

@@ -32,4 +32,6 @@ pub(crate) use imp::*;
 #[cfg(any(test, feature = "model", jit_arena_eager))]
 pub(crate) use mutant::mutant;
 #[cfg(jit_arena_mutants)]
-pub(crate) use weaken::{AtomicPtr, AtomicU64, AtomicUsize, fence, zeroed_words};
+pub(crate) use weaken::{
+    AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, fence, zeroed_bytes, zeroed_words,
+};

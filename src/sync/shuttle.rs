@@ -1,6 +1,8 @@
 //! The primitives as shuttle schedules them.
 
-pub(crate) use shuttle::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+pub(crate) use shuttle::sync::atomic::{
+    AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence,
+};
 pub(crate) use shuttle::thread_local;
 
 pub(crate) use shuttle::thread::yield_now;
@@ -15,6 +17,11 @@ pub(crate) type Tally = core::sync::atomic::AtomicU64;
 /// `len` atomic words, all zero.
 pub(crate) fn zeroed_words(len: usize) -> Box<[AtomicU64]> {
     (0..len).map(|_| AtomicU64::new(0)).collect()
+}
+
+/// `len` atomic bytes, all zero.
+pub(crate) fn zeroed_bytes(len: usize) -> Box<[AtomicU8]> {
+    (0..len).map(|_| AtomicU8::new(0)).collect()
 }
 
 /// What tests and simulated machines need of threads.

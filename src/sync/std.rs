@@ -1,6 +1,6 @@
 //! The primitives of every normal build.
 
-pub(crate) use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+pub(crate) use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 pub(crate) use std::thread::yield_now;
 pub(crate) use std::thread_local;
 
@@ -20,6 +20,15 @@ pub(crate) fn zeroed_words(len: usize) -> Box<[AtomicU64]> {
     // SAFETY: AtomicU64 has the size, alignment and bit validity of u64, and
     // the box is handed over whole.
     unsafe { Box::from_raw(Box::into_raw(words) as *mut [AtomicU64]) }
+}
+
+/// `len` atomic bytes, all zero, not resident until first touched.
+pub(crate) fn zeroed_bytes(len: usize) -> Box<[AtomicU8]> {
+    // As in `zeroed_words`.
+    let bytes = vec![0_u8; len].into_boxed_slice();
+    // SAFETY: AtomicU8 has the size, alignment and bit validity of u8, and the
+    // box is handed over whole.
+    unsafe { Box::from_raw(Box::into_raw(bytes) as *mut [AtomicU8]) }
 }
 
 /// What tests and simulated machines need of threads.

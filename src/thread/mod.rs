@@ -117,7 +117,7 @@ impl ThreadHandle {
         let code = Span::new(reservation.entry(), reservation.len());
         // SAFETY: the bytes lie in the executable view, and were written.
         unsafe { shared.region.platform().invalidate_instruction_cache(code.start, code.len) };
-        shared.pages.add_executor(shared.pages.run(reservation.span()));
+        shared.pages.marks.publish(shared.pages.granule(reservation.span().start));
         stats::add(&state.tallies().installs, 1);
         stats::add(&state.tallies().installed_bytes, reservation.bytes());
         Ok(reservation.into_executor())
