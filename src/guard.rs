@@ -80,13 +80,18 @@ impl<'t> Guard<'t> {
     /// While the thread has another guard that holds no executor, it stays
     /// pinned.
     pub fn park<R>(&mut self, f: impl FnOnce() -> R) -> R {
-        let _parked = self.set_parked();
+        let _parked = Parked::new(self.thread, 1);
         f()
     }
 
     /// As [`park`](Self::park), until what it returns is dropped: for clients
     /// that cannot pass what they do as a function.
-    pub fn set_parked(&mut self) -> Parked<'_> {
+    ///
+    /// # Safety
+    ///
+    /// What it returns is dropped, and not forgotten, before the guard is used
+    /// again: until then the guard protects nothing.
+    pub unsafe fn set_parked(&mut self) -> Parked<'_> {
         Parked::new(self.thread, 1)
     }
 }
@@ -190,12 +195,17 @@ impl Running<'_> {
     ///
     /// While the thread has a guard that holds no executor, it stays pinned.
     pub fn park<R>(&mut self, f: impl FnOnce() -> R) -> R {
-        let _parked = self.set_parked();
+        let _parked = Parked::new(self.thread, 0);
         f()
     }
 
     /// As [`park`](Self::park), until what it returns is dropped.
-    pub fn set_parked(&mut self) -> Parked<'_> {
+    ///
+    /// # Safety
+    ///
+    /// What it returns is dropped, and not forgotten, before a guard of the
+    /// thread's is used again, but for guards made since.
+    pub unsafe fn set_parked(&mut self) -> Parked<'_> {
         Parked::new(self.thread, 0)
     }
 }

@@ -184,7 +184,8 @@ fn e2_an_entry_of_the_clients_own_word_is_held() {
         // SAFETY: loaded from a word (this variable) under the guard.
         let mut running = unsafe { guard.enter_at(entry) };
         retire(&arena, entry).unwrap();
-        let parked = running.set_parked();
+        // SAFETY: dropped below, before anything of the guard's is used.
+        let parked = unsafe { running.set_parked() };
         thread.collect();
         assert_eq!(arena.stats().retired_executors, 1);
         drop(parked);

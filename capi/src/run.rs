@@ -258,12 +258,15 @@ pub extern "C" fn jita_park(arena: *mut jita_arena) -> jita_status {
             let (depth, here) = (running.depth(), running.is_parked_here());
             let frame = if here { None } else { running.top() };
             let parked = frame.and_then(|frame| match frame.guard() {
-                Some(guard) => Some(guard.set_parked()),
+                // SAFETY: while the thread is parked in a frame no call uses the
+                // frame, and parks end before frames do.
+                Some(guard) => Some(unsafe { guard.set_parked() }),
                 None => frame.held.as_mut().map(|held| {
                     // SAFETY: the park refers to the thread, and ends before the
                     // frame is touched again.
                     let held = unsafe { lasting_mut(held) };
-                    held.set_parked()
+                    // SAFETY: as above.
+                    unsafe { held.set_parked() }
                 }),
             });
             running.parks.push((depth, parked));
