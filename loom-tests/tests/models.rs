@@ -36,6 +36,8 @@ models! {
     page_return_races_claim
     lookup_races_reuse
     lookup_races_publish
+    two_free_by_address
+    two_free_one_as_quiescent
     publish_load_call
     publish_load_call_transient
     publish_load_call_mprotect

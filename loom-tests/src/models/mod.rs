@@ -2,6 +2,7 @@
 
 use crate::Model;
 
+mod by_address;
 mod claim;
 mod lookup;
 mod publish;
@@ -12,6 +13,7 @@ mod trampoline;
 /// All models.
 pub fn all() -> impl Iterator<Item = &'static Model> {
     [
+        by_address::MODELS,
         claim::MODELS,
         lookup::MODELS,
         publish::MODELS,
