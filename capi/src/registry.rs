@@ -15,6 +15,7 @@ use core::cell::UnsafeCell;
 use core::hint;
 use core::ptr;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::Once;
 
 use jit_arena::Arena;
 
@@ -164,8 +165,25 @@ pub(crate) fn with_arena_at<R>(address: usize, f: impl FnOnce(Id, &Open) -> R) -
     with_slot(slot, id, |open| open.arena.contains(address).then(|| f(Id(id), open)))?
 }
 
+/// Has a forked child count anew: threads that were in a slot are not there.
+fn count_anew_in_children() {
+    unsafe extern "C" fn child() {
+        for slot in &TABLE {
+            // Relaxed: the child has one thread.
+            slot.users.store(0, Ordering::Relaxed);
+        }
+    }
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: what it registers only stores. If there is no memory for it, a
+        // child's `close` may wait for ever: as it would without.
+        unsafe { libc::pthread_atfork(None, None, Some(child)) };
+    });
+}
+
 /// Enters an arena.
 pub(crate) fn add(open: Open) -> Result<Id, Failure> {
+    count_anew_in_children();
     let span = open.arena.span();
     let taken = TABLE.iter().position(|slot| {
         // Acquire: pairs with the Release at the end of `close`.

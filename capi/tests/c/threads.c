@@ -1,5 +1,7 @@
 /* Threads that come and go in any order with the arena, and what they leave open. */
 #include <pthread.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "check.h"
 
@@ -153,6 +155,41 @@ static void *creates_and_destroys(void *argument) {
     return argument;
 }
 
+/* A child is forked while threads look at arenas, and destroys one itself. */
+static void *looks(void *done) {
+    while (!__atomic_load_n((int *)done, __ATOMIC_RELAXED)) {
+        jita_code code;
+        OK(jita_lookup(word, &code));
+        CHECK(jita_contains(arena, word));
+    }
+    return NULL;
+}
+
+static void forks_under_threads(void) {
+    pthread_t threads[3];
+    int done = 0, status;
+    for (int i = 0; i < 3; i++) {
+        CHECK(pthread_create(&threads[i], NULL, looks, &done) == 0);
+    }
+    for (int i = 0; i < 20; i++) {
+        pid_t child = fork();
+        CHECK(child >= 0);
+        if (child == 0) {
+            alarm(60); /* not to wait for threads that are not here */
+            OK(jita_destroy(arena));
+            CHECK(!jita_contains(arena, word));
+            _exit(5);
+        }
+        CHECK(waitpid(child, &status, 0) == child);
+        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 5);
+    }
+    __atomic_store_n(&done, 1, __ATOMIC_RELAXED);
+    for (int i = 0; i < 3; i++) {
+        CHECK(pthread_join(threads[i], NULL) == 0);
+    }
+    CHECK(call(word) == 42);
+}
+
 /* A table has so many places, and they are used again. */
 static void fills_the_table(void) {
     enum { PLACES = 256 };
@@ -203,6 +240,7 @@ int main(void) {
     for (int i = 0; i < 4; i++) {
         CHECK(pthread_join(threads[i], NULL) == 0);
     }
+    forks_under_threads();
     fills_the_table();
     run(destroys_as_it_exits_too, arena);
     /* The main thread is attached to an arena that is gone, and exits so. */
