@@ -378,7 +378,8 @@ jita_status jita_exit(struct jita_arena *arena);
 
 // Lets reclamation go on, from inside a long loop: code that the thread has
 // loaded, and does not hold by a jita_enter with a word, must not be used any
-// more after this. Wait-free. To be called inside code.
+// more after this. Wait-free. To be called inside code. While an outer jita_enter
+// without a word is open it does nothing: what that has loaded is still in use.
 //
 // Errors: JITA_ERROR_STATE if the thread is not inside code, or is parked.
 jita_status jita_safepoint(struct jita_arena *arena);
@@ -386,7 +387,8 @@ jita_status jita_safepoint(struct jita_arena *arena);
 // Says that the thread may block now: until jita_unpark it holds up the
 // reclamation of nothing but what it holds by jita_enter with a word. Code that
 // it has loaded otherwise must not be used any more. Nests: a parked thread may
-// enter code again, and exits it before it is unparked. Wait-free.
+// enter code again, and exits it before it is unparked. While an outer jita_enter
+// without a word is open, the thread goes on holding up reclamation. Wait-free.
 jita_status jita_park(struct jita_arena *arena);
 
 // Ends the last jita_park of the calling thread: it runs code again. Works after

@@ -225,7 +225,8 @@ pub extern "C" fn jita_exit(arena: *mut jita_arena) -> jita_status {
 
 /// Lets reclamation go on, from inside a long loop: code that the thread has
 /// loaded, and does not hold by a jita_enter with a word, must not be used any
-/// more after this. Wait-free. To be called inside code.
+/// more after this. Wait-free. To be called inside code. While an outer jita_enter
+/// without a word is open it does nothing: what that has loaded is still in use.
 ///
 /// Errors: JITA_ERROR_STATE if the thread is not inside code, or is parked.
 #[unsafe(no_mangle)]
@@ -243,35 +244,45 @@ pub extern "C" fn jita_safepoint(arena: *mut jita_arena) -> jita_status {
     })
 }
 
+/// Parks the thread; see `jita_park`.
+fn park(attached: &mut Attached) -> Result<jita_status, Failure> {
+    if attached.scopes > 0 {
+        return Err(state("a thread does not block inside a write scope: close it first"));
+    }
+    let running = &mut attached.running;
+    let (depth, here) = (running.depth(), running.is_parked_here());
+    let frame = if here { None } else { running.top() };
+    let parked = frame.and_then(|frame| match frame.guard() {
+        // SAFETY: while the thread is parked in a frame no call uses the
+        // frame, and parks end before frames do.
+        Some(guard) => Some(unsafe { guard.set_parked() }),
+        None => frame.held.as_mut().map(|held| {
+            // SAFETY: the park refers to the thread, and ends before the
+            // frame is touched again.
+            let held = unsafe { lasting_mut(held) };
+            // SAFETY: as above.
+            unsafe { held.set_parked() }
+        }),
+    });
+    running.parks.push((depth, parked));
+    Ok(JITA_OK)
+}
+
 /// Says that the thread may block now: until jita_unpark it holds up the
 /// reclamation of nothing but what it holds by jita_enter with a word. Code that
 /// it has loaded otherwise must not be used any more. Nests: a parked thread may
-/// enter code again, and exits it before it is unparked. Wait-free.
+/// enter code again, and exits it before it is unparked. While an outer jita_enter
+/// without a word is open, the thread goes on holding up reclamation. Wait-free.
 #[unsafe(no_mangle)]
 pub extern "C" fn jita_park(arena: *mut jita_arena) -> jita_status {
     border(|| {
-        thread::with(Id::of(arena), |attached| {
-            if attached.scopes > 0 {
-                return Err(state("a thread does not block inside a write scope: close it first"));
-            }
-            let running = &mut attached.running;
-            let (depth, here) = (running.depth(), running.is_parked_here());
-            let frame = if here { None } else { running.top() };
-            let parked = frame.and_then(|frame| match frame.guard() {
-                // SAFETY: while the thread is parked in a frame no call uses the
-                // frame, and parks end before frames do.
-                Some(guard) => Some(unsafe { guard.set_parked() }),
-                None => frame.held.as_mut().map(|held| {
-                    // SAFETY: the park refers to the thread, and ends before the
-                    // frame is touched again.
-                    let held = unsafe { lasting_mut(held) };
-                    // SAFETY: as above.
-                    unsafe { held.set_parked() }
-                }),
-            });
-            running.parks.push((depth, parked));
-            Ok(JITA_OK)
-        })
+        let id = Id::of(arena);
+        // A thread that is inside code may block there, whatever has become of the
+        // arena.
+        match thread::with_known(id, park)? {
+            Some(status) => Ok(status),
+            None => thread::with(id, park),
+        }
     })
 }
 

@@ -356,3 +356,36 @@ pub extern "C" fn jita_abort_on_misuse(aborts: c_int) {
     // Relaxed: a setting.
     ABORTS.store(aborts != 0, Ordering::Relaxed);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn last() -> String {
+        // SAFETY: text of the library's, until the next error of this thread.
+        unsafe { CStr::from_ptr(jita_last_error()) }.to_string_lossy().into_owned()
+    }
+
+    #[test]
+    fn panics_end_at_the_border() {
+        assert_eq!(last(), "");
+        assert_eq!(border(|| panic!("from {}", "inside")), JITA_ERROR_BUG);
+        assert_eq!(last(), "the library panicked: from inside");
+        assert_eq!(border(|| std::panic::panic_any(7)), JITA_ERROR_BUG);
+        assert_eq!(last(), "the library panicked: no text");
+        assert_eq!(border(|| Err(Failure::new(JITA_ERROR_STATE, "a \0 b"))), JITA_ERROR_STATE);
+        assert_eq!(last(), "a  b");
+        assert_eq!(border(|| Ok(JITA_EMPTY)), JITA_EMPTY);
+        assert_eq!(last(), "a  b", "what is no error leaves the message");
+        let other = std::thread::spawn(last).join().unwrap();
+        assert_eq!(other, "", "another thread has its own");
+    }
+
+    #[test]
+    fn every_status_has_a_name_of_its_own() {
+        let names: std::collections::BTreeSet<_> =
+            (JITA_ERROR_BUG..=JITA_EMPTY).map(name).collect();
+        assert_eq!(names.len() as i32, JITA_EMPTY - JITA_ERROR_BUG + 1);
+        assert!(!names.contains(name(99)));
+    }
+}

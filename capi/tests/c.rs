@@ -1,5 +1,9 @@
 //! The programs in `tests/c`, compiled with warnings as errors and run: plainly, with
 //! the address and undefined-behaviour sanitizers, and under valgrind.
+//!
+//! On machines without protection keys the strategies that need them do not run. Linked
+//! statically (`cc -static … libjita.a -lgcc_eh`), the programs run on the machine that
+//! `.ci/pkey-emulated` boots, given as its arguments.
 
 mod common;
 

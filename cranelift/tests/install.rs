@@ -2,6 +2,7 @@
 
 mod common;
 
+#[cfg(target_os = "linux")]
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use common::{Compiler, helpers};
@@ -9,6 +10,7 @@ use cranelift_codegen::Context;
 use cranelift_codegen::binemit::Reloc;
 use jit_arena::Arena;
 use jit_arena_cranelift::{Error, Installer, Name};
+#[cfg(target_os = "linux")]
 use jit_arena_tools::{Names, Unwind};
 
 const CALLS: &str = "function %calls(i64) -> i64 system_v {
@@ -28,14 +30,17 @@ block0:
     return v0
 }";
 
+#[cfg(target_os = "linux")]
 extern "C-unwind" fn fails(x: i64) -> i64 {
     panic!("from below, with {x}");
 }
 
+#[cfg(target_os = "linux")]
 fn compiler() -> Compiler {
     Compiler::new("with unwind information", &[("unwind_info", "true")], true)
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn panics_pass_through_what_is_published_with_unwind_information() {
     let (unwind, names) = (Unwind::new(), Names::new());

@@ -98,6 +98,8 @@ static void *stays_inside(void *argument) {
     RETURNS(JITA_ERROR_HANDLE, jita_enter(short_lived, &mine, &rx));
     CHECK(call(rx) == 77); /* still there */
     OK(jita_unpark(short_lived));
+    OK(jita_park(short_lived)); /* it may block in there */
+    OK(jita_unpark(short_lived));
     CHECK(call(rx) == 77);
     OK(jita_safepoint(short_lived));
     OK(jita_exit(short_lived)); /* lets go of the arena */
