@@ -5,6 +5,7 @@
  * Every piece of code returns a number that says which word it belongs in, and is
  * checked each time it runs. At the end all is freed and the arena verified. */
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <time.h>
 
@@ -19,7 +20,7 @@ static atomic_int done;
 typedef struct worker {
     pthread_t thread;
     uint64_t random;
-    uint64_t calls, installs, frees, parks;
+    uint64_t calls, installs, frees, parks, exhausted;
 } worker;
 
 static uint32_t draw(worker *self, uint32_t bound) {
@@ -42,7 +43,15 @@ static void replace(worker *self) {
     for (uint32_t i = 0; i < count; i++) {
         values[i] = value_of(self, draw(self, WORDS));
         size_t padding = draw(self, 4) == 0 ? draw(self, 20000) : draw(self, 600);
-        OK(jita_alloc(arena, LOAD_LEN + padding, 4 + draw(self, 300), 4, &blocks[i]));
+        int status = jita_alloc(arena, LOAD_LEN + padding, 4 + draw(self, 300), 4, &blocks[i]);
+        if (status == JITA_ERROR_EXHAUSTED) {
+            /* Many threads on few processors: those that lost theirs inside code hold
+             * up what all others have freed meanwhile. */
+            count = i;
+            self->exhausted++;
+            break;
+        }
+        OK(status);
         emit_load(blocks[i].rw, blocks[i].data);
         memcpy((char *)blocks[i].rw + blocks[i].data, &values[i], sizeof values[i]);
     }
@@ -56,6 +65,9 @@ static void replace(worker *self) {
         }
     }
     self->installs += count;
+    if (count == 0) {
+        sched_yield();
+    }
 }
 
 /* Runs what is in a word, perhaps for long, perhaps asleep, perhaps nested. */
@@ -120,7 +132,15 @@ static void run_many(worker *self) {
 /* Code that nobody else has ever seen, freed as quiescent. */
 static void keep_to_itself(worker *self) {
     uint32_t value = value_of(self, 0);
-    void *own = install(arena, value);
+    unsigned char code[CONSTANT_LEN];
+    void *own = NULL;
+    emit_constant(code, value);
+    int status = jita_install(arena, code, sizeof code, NULL, 0, &own);
+    if (status == JITA_ERROR_EXHAUSTED) {
+        self->exhausted++;
+        return;
+    }
+    OK(status);
     CHECK(call(own) == value);
     OK(jita_free_quiescent(own));
     self->installs++;
@@ -193,6 +213,7 @@ int main(int count, char **arguments) {
         all.installs += workers[i].installs;
         all.frees += workers[i].frees;
         all.parks += workers[i].parks;
+        all.exhausted += workers[i].exhausted;
     }
     for (int i = 0; i < WORDS; i++) {
         void *old = atomic_exchange(&words[i], NULL);
@@ -217,8 +238,8 @@ int main(int count, char **arguments) {
     CHECK(stats.recycles == stats.installs);
     OK(jita_destroy(arena));
     CHECK(all.calls > 0 && all.installs > 0);
-    printf("{\"threads\":%d,\"calls\":%llu,\"installs\":%llu,\"parks\":%llu}\n", threads,
-           (unsigned long long)all.calls, (unsigned long long)all.installs,
-           (unsigned long long)all.parks);
+    printf("{\"threads\":%d,\"calls\":%llu,\"installs\":%llu,\"parks\":%llu,\"exhausted\":%llu}\n",
+           threads, (unsigned long long)all.calls, (unsigned long long)all.installs,
+           (unsigned long long)all.parks, (unsigned long long)all.exhausted);
     return 0;
 }
