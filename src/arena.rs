@@ -241,6 +241,10 @@ impl Drop for ArenaRef {
 }
 
 impl Arena {
+    pub(crate) fn handle(&self) -> &ArenaRef {
+        &self.shared
+    }
+
     /// An arena with the defaults of [`Builder`]. Makes system calls.
     ///
     /// # Errors
@@ -345,6 +349,21 @@ impl Arena {
     #[must_use]
     pub fn span(&self) -> Span {
         self.shared.get().region.span()
+    }
+
+    /// What to add to the address that code runs at to get the one it is written
+    /// at inside a write scope, if that is the same as long as the arena lives: 0
+    /// where there is one view, `None` where windows for writing come and go.
+    ///
+    /// For clients that write by address what they reserved. They ask for its
+    /// [`WriteScope::bytes`](crate::WriteScope::bytes) in the same scope, which
+    /// writes what stands in front of the code and has what was written cleaned
+    /// out of caches where that takes an instruction.
+    #[must_use]
+    pub fn write_offset(&self) -> Option<isize> {
+        let at = self.span().start;
+        let writable = self.shared.get().region.protection().writable_at(at)?;
+        Some(writable.wrapping_sub(at).cast_signed())
     }
 
     /// Whether `address` lies in the arena's code memory. Wait-free and

@@ -49,6 +49,7 @@ compile_error!("jit-arena knows x86-64 and aarch64; see src/arch for what a port
 
 mod arch;
 mod arena;
+mod by_address;
 mod claim;
 mod config;
 mod dump;
@@ -80,6 +81,7 @@ mod units;
 mod verify;
 
 pub use arena::Arena;
+pub use by_address::RetireError;
 pub use config::{Builder, STRATEGY_VARIABLE};
 pub use dump::{Dump, DumpedCode};
 pub use error::{
@@ -88,7 +90,7 @@ pub use error::{
 };
 pub use evacuation::NearlyEmpty;
 pub use executor::{Entry, Executor};
-pub use guard::{Guard, Running};
+pub use guard::{Guard, Parked, Running};
 pub use layout::CodeLayout;
 pub use lookup::CodeInfo;
 pub use platform::OsError;

@@ -38,6 +38,8 @@ models! {
     lookup_races_replacement
     lookup_announced_races_reuse
     lookup_races_publish
+    two_free_by_address
+    two_free_one_as_quiescent
     publish_load_call
     publish_load_call_transient
     publish_load_call_mprotect

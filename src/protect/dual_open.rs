@@ -53,6 +53,10 @@ impl Protection for DualOpen {
         Ok(())
     }
 
+    fn writable_at(&self, addr: usize) -> Option<usize> {
+        Some(self.views.writable_at(addr))
+    }
+
     unsafe fn populate(&self, platform: &dyn Platform, span: Span) -> OsResult<()> {
         // SAFETY: inside the writable view, which is ours.
         unsafe { platform.populate(self.views.writable_at(span.start), span.len) }

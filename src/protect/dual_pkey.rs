@@ -68,6 +68,10 @@ impl Protection for DualPkey {
         Ok(())
     }
 
+    fn writable_at(&self, addr: usize) -> Option<usize> {
+        Some(self.views.writable_at(addr))
+    }
+
     unsafe fn populate(&self, platform: &dyn Platform, span: Span) -> OsResult<()> {
         // The system faults pages in as this thread would, with its rights.
         let before = self.open(platform);

@@ -89,6 +89,10 @@ impl Protection for MapJit {
         Ok(())
     }
 
+    fn writable_at(&self, addr: usize) -> Option<usize> {
+        Some(addr)
+    }
+
     unsafe fn populate(&self, platform: &dyn Platform, span: Span) -> OsResult<()> {
         let before = self.open(platform);
         // SAFETY: inside the view, which is ours and writable just now.

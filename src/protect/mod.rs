@@ -187,6 +187,12 @@ pub(crate) trait Protection: fmt::Debug + Send + Sync {
     /// The window came from [`window`](Self::window) and is not used again.
     unsafe fn close_window(&self, platform: &dyn Platform, window: Window) -> OsResult<()>;
 
+    /// Where the byte that runs at `addr` is written while the thread's rights are
+    /// open, if that takes no window.
+    fn writable_at(&self, _addr: usize) -> Option<usize> {
+        None
+    }
+
     /// Makes whole system pages present. Opens and closes what it needs.
     ///
     /// # Safety

@@ -95,6 +95,10 @@ impl Protection for SinglePkey {
         Ok(())
     }
 
+    fn writable_at(&self, addr: usize) -> Option<usize> {
+        Some(addr)
+    }
+
     unsafe fn populate(&self, platform: &dyn Platform, span: Span) -> OsResult<()> {
         // The system faults pages in as this thread would, with its rights.
         let before = self.open(platform);

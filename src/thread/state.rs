@@ -294,6 +294,13 @@ impl ThreadState {
         }
     }
 
+    /// Retires what nobody runs, can reach or looks at any more. Lock-free;
+    /// allocates.
+    pub(crate) fn retire_ripe(&self, dead: Dead) {
+        let batch = Batch::of(dead, self.shared().weight(dead));
+        self.record().ripe.batches().push(batch);
+    }
+
     /// Defers the current batch: it ripens once every pin of now has ended.
     pub(crate) fn seal(&self) {
         if let Some(batch) = self.batch.take() {

@@ -2,6 +2,7 @@
 
 use crate::Model;
 
+mod by_address;
 mod claim;
 mod crowd;
 mod lookup;
@@ -13,6 +14,7 @@ mod trampoline;
 /// All models.
 pub fn all() -> impl Iterator<Item = &'static Model> {
     [
+        by_address::MODELS,
         claim::MODELS,
         crowd::MODELS,
         lookup::MODELS,
