@@ -100,6 +100,7 @@ impl Executor {
     }
 
     /// Retires it through a thread's own batch.
+    #[inline]
     pub(crate) fn retire_on(mut self, thread: &ThreadState) {
         match self.shared.take() {
             Some(shared) if thread.is_of(shared.pointer()) => {
@@ -152,6 +153,7 @@ fn known_block(shared: &Shared, entry: usize, header: u64) -> Option<Block> {
 
 /// What is to be recycled of the executor entered at `entry`, which becomes
 /// retired here, `[D1]`.
+#[inline]
 fn bury(shared: &Shared, entry: usize, header: u64) -> Option<Dead> {
     let block = known_block(shared, entry, header)?;
     let span = block.span_at(entry);
@@ -163,6 +165,7 @@ fn bury(shared: &Shared, entry: usize, header: u64) -> Option<Dead> {
     first.then_some(Dead { span, was: Was::Executor { entry, bytes: block.bytes() } })
 }
 
+#[inline]
 fn retire(thread: &ThreadState, shared: ArenaRef, entry: usize, header: u64) {
     if let Some(dead) = bury(shared.get(), entry, header) {
         thread.count_retired(dead.bytes());

@@ -19,6 +19,7 @@ pub const NAMED: &[(&str, &str)] = &[
     ("no-grace-period", "what is retired is recycled at once"),
     ("pin-does-nothing", "a guard protects nothing"),
     ("cores-not-synchronised", "memory is used again without a membarrier"),
+    ("cores-not-waited-for", "memory is used again before the cores are synchronised"),
     ("no-traps", "dead code is left as it is"),
     ("key-stays-open", "a write scope, or attaching, leaves the key open"),
     ("toggle-stays-writable", "a write scope leaves JIT memory writable"),

@@ -241,7 +241,7 @@ pub(crate) fn clear_around(words: &[AtomicU64], run: Run) -> Run {
 }
 
 /// Length of the run of clear bits that ends in front of bit `at`.
-fn clear_below(words: &[AtomicU64], at: usize) -> usize {
+pub(crate) fn clear_below(words: &[AtomicU64], at: usize) -> usize {
     let mut low = at;
     while low > 0 {
         // Relaxed: a hint, as in `clear_runs`.
@@ -257,7 +257,7 @@ fn clear_below(words: &[AtomicU64], at: usize) -> usize {
 }
 
 /// Length of the run of clear bits that begins with bit `at`.
-fn clear_above(words: &[AtomicU64], at: usize) -> usize {
+pub(crate) fn clear_above(words: &[AtomicU64], at: usize) -> usize {
     let mut high = at;
     while high < words.len() * WORD {
         // Relaxed: a hint, as in `clear_runs`.

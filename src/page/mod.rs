@@ -302,6 +302,40 @@ impl Pages {
         Some(Run::new(run.end(), got.len))
     }
 
+    /// Takes the free granules around a run that the caller owns, of the same
+    /// page and with their memory present, if they are no more than `most` on a
+    /// side; returns all of it. Lock-free.
+    pub(crate) fn claim_around(&self, run: Run, most: usize) -> Run {
+        let base = run.start >> self.shift << self.shift;
+        if run.end() > base + self.granules() {
+            return run;
+        }
+        let number = run.start >> self.shift;
+        let taken = self.taken(number);
+        let (mut start, mut end) = (run.start, run.end());
+        let take = |len: usize, from: usize| {
+            let part = Run::new(from - base, len);
+            if len == 0 || len > most || self.take_on(number, part, len).is_none() {
+                return false;
+            }
+            // Only now: a trimmer may have had it.
+            let is_present = self.is_committed(Run::new(from, len));
+            if !is_present {
+                self.release(Run::new(from, len));
+            }
+            is_present
+        };
+        let below = bitmap::clear_below(taken, start - base);
+        if take(below, start - below) {
+            start -= below;
+        }
+        let above = bitmap::clear_above(taken, end - base);
+        if take(above, end) {
+            end += above;
+        }
+        Run::new(start, end - start)
+    }
+
     /// Makes the memory of a claimed run present, `[P2]`. Makes a system call
     /// when some of it is not.
     ///
@@ -341,8 +375,8 @@ impl Pages {
     /// Whether all memory of `run` is present already. Wait-free.
     pub(crate) fn is_committed(&self, run: Run) -> bool {
         self.parts(run).all(|(number, part)| {
-            // Relaxed: decides only what to try first.
-            self.system_pages(part) & !self.resident(number).load(Ordering::Relaxed) == 0
+            // Acquire [P2]: pairs with the Release in `commit`.
+            self.system_pages(part) & !self.resident(number).load(Ordering::Acquire) == 0
         })
     }
 

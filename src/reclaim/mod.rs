@@ -19,6 +19,8 @@
 pub(crate) mod hold;
 pub(crate) mod recycle;
 pub(crate) mod retire;
+mod steady;
+pub(crate) mod sync;
 pub(crate) mod trim;
 
 #[cfg(any(test, jit_arena_eager))]

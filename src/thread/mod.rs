@@ -12,7 +12,7 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use crate::arena::ArenaRef;
-use crate::error::{AttachError, InstallError, PublishError, PublishErrorKind, ReserveError};
+use crate::error::{AttachError, InstallError, PublishError, ReserveError};
 use crate::executor::Executor;
 use crate::guard::Guard;
 use crate::layout::CodeLayout;
@@ -20,10 +20,8 @@ use crate::lookup::CodeInfo;
 use crate::reclaim::recycle;
 use crate::reservation::Reservation;
 use crate::scope::WriteScope;
-use crate::stats;
 use crate::sync::mutant;
 use crate::tools::Symbol;
-use crate::units::Span;
 
 mod attached;
 pub(crate) mod holes;
@@ -57,6 +55,7 @@ impl ThreadHandle {
         Ok(handle)
     }
 
+    #[inline]
     pub(crate) fn state(&self) -> &ThreadState {
         // SAFETY: allocated by `attach`, freed by `drop` only.
         unsafe { self.state.as_ref() }
@@ -71,6 +70,7 @@ impl ThreadHandle {
     ///
     /// A layout that no arena takes, a region that has no such hole left, or a
     /// system that has no memory to back it. Nothing has changed then.
+    #[inline]
     pub fn reserve(&mut self, layout: CodeLayout) -> Result<Reservation, ReserveError> {
         self.state().reserve(layout)
     }
@@ -90,6 +90,7 @@ impl ThreadHandle {
     /// # Ok(())
     /// # }
     /// ```
+    #[inline]
     pub fn write(&mut self) -> WriteScope<'_> {
         WriteScope::open(self.state())
     }
@@ -106,29 +107,10 @@ impl ThreadHandle {
     /// to another arena, or if the system refused to seal it.
     #[expect(clippy::result_large_err, reason = "hands back what it was given")]
     pub fn publish(&mut self, reservation: Reservation) -> Result<Executor, PublishError> {
-        Self::publish_on(self.state(), reservation)
-    }
-
-    /// See [`publish`](Self::publish).
-    #[expect(clippy::result_large_err, reason = "hands back what it was given")]
-    fn publish_on(state: &ThreadState, reservation: Reservation) -> Result<Executor, PublishError> {
-        if !reservation.is_of(state) {
-            return Err(PublishError { kind: PublishErrorKind::Foreign, reservation });
+        match self.state().publish(&reservation) {
+            Ok(()) => Ok(reservation.into_executor()),
+            Err(kind) => Err(PublishError { kind, reservation }),
         }
-        if !reservation.is_written() {
-            return Err(PublishError { kind: PublishErrorKind::Unwritten, reservation });
-        }
-        if let Err(os) = state.close_unsealed(reservation.span()) {
-            return Err(PublishError { kind: PublishErrorKind::Os(os), reservation });
-        }
-        let shared = state.shared();
-        let code = Span::new(reservation.entry(), reservation.len());
-        // SAFETY: the bytes lie in the executable view, and were written.
-        unsafe { shared.region.platform().invalidate_instruction_cache(code.start, code.len) };
-        shared.pages.marks.publish(shared.pages.granule(reservation.span().start));
-        stats::add(&state.tallies().installs, 1);
-        stats::add(&state.tallies().installed_bytes, reservation.bytes());
-        Ok(reservation.into_executor())
     }
 
     /// As [`publish`](Self::publish), and tells the arena's
@@ -156,6 +138,7 @@ impl ThreadHandle {
     /// # Errors
     ///
     /// As the three steps; nothing has changed then.
+    #[inline]
     pub fn install(&mut self, code: &[u8], data: &[u8]) -> Result<Executor, InstallError> {
         let layout = CodeLayout::new(code.len()).data(data.len(), 1);
         let state = self.state();
@@ -166,10 +149,13 @@ impl ThreadHandle {
             scope.write_at(&mut reservation, code.len(), data)?;
         }
         if mutant("publish-before-close") {
-            return Ok(Self::publish_on(state, reservation)?);
+            state.publish(&reservation).map_err(InstallError::Publish)?;
+            return Ok(reservation.into_executor());
         }
         drop(scope);
-        Ok(Self::publish_on(state, reservation)?)
+        // Dropped if that fails: its bytes go back.
+        state.publish(&reservation).map_err(InstallError::Publish)?;
+        Ok(reservation.into_executor())
     }
 
     /// Joins the epoch: what can be reached from here on stays until the guard
@@ -181,6 +167,7 @@ impl ThreadHandle {
     /// Retires an executor: the same as dropping it on this thread, without
     /// the look for the thread's handle. An executor of another arena is just
     /// dropped.
+    #[inline]
     pub fn retire(&mut self, executor: Executor) {
         executor.retire_on(self.state());
     }
