@@ -4,6 +4,7 @@ use crate::Model;
 
 mod claim;
 mod crowd;
+mod hold;
 mod lookup;
 mod publish;
 mod reclaim;
@@ -15,6 +16,7 @@ pub fn all() -> impl Iterator<Item = &'static Model> {
     [
         claim::MODELS,
         crowd::MODELS,
+        hold::MODELS,
         lookup::MODELS,
         publish::MODELS,
         reclaim::MODELS,
