@@ -12,7 +12,7 @@ use crate::config::{Builder, Config};
 use crate::dump::{self, Dump};
 use crate::error::{AttachError, BuildError, VerifyError};
 use crate::evacuation::{self, NearlyEmpty};
-use crate::lookup::{self, CodeInfo, Generation};
+use crate::lookup::{self, CodeInfo, Lookups};
 use crate::page::Pages;
 use crate::page::unit::Units;
 use crate::platform::Platform;
@@ -78,7 +78,7 @@ pub(crate) struct Shared {
     /// How much free memory to keep.
     pub(crate) watermark: Watermark,
     /// By which lookups know what they read.
-    pub(crate) generation: Generation,
+    pub(crate) lookups: CachePadded<Lookups>,
     pub(crate) trampolines: Trampolines,
     pub(crate) budget: Budget,
 }
@@ -261,7 +261,7 @@ impl Arena {
             unattached: Unattached::default(),
             syncs: Syncs::new(),
             watermark: Watermark::default(),
-            generation: Generation::new(),
+            lookups: CachePadded::new(Lookups::new()),
             trampolines,
             budget,
         });
@@ -314,7 +314,8 @@ impl Arena {
     }
 
     /// The executor that `address` lies in: its code, its data, or what is
-    /// between. Wait-free and async-signal-safe: it only loads.
+    /// between. Wait-free and async-signal-safe: it loads, and only where dead
+    /// executors are recycled as fast as it looks does it add to a count.
     ///
     /// An executor that was published before the call and cannot be recycled
     /// until it returns is found: the thread that calls, or the one that it

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::arch;
 use crate::arena::Arena;
 use crate::error::BuildError;
+use crate::lookup::LOOKS;
 use crate::platform::{self, Platform};
 use crate::pressure::{Pressure, Watch};
 use crate::protect::Strategy;
@@ -57,6 +58,7 @@ pub struct Builder {
     tools: Tools,
     code_budget: usize,
     watches: Vec<Watch>,
+    lookup_looks: usize,
 }
 
 /// What the arena keeps of its [`Builder`].
@@ -68,6 +70,7 @@ pub(crate) struct Config {
     pub(crate) tools: Tools,
     pub(crate) code_budget: usize,
     pub(crate) watches: Vec<Watch>,
+    pub(crate) lookup_looks: usize,
 }
 
 impl Default for Builder {
@@ -85,6 +88,7 @@ impl Default for Builder {
             tools: Tools::default(),
             code_budget: usize::MAX,
             watches: Vec::new(),
+            lookup_looks: LOOKS,
         }
     }
 }
@@ -190,7 +194,8 @@ impl Builder {
 
     /// Calls `tell` when code memory of this kind comes to be more than `limit`
     /// bytes, with how many there are; again only once it was down to seven
-    /// eighths of that. May be given several times.
+    /// eighths of that. Threads that pass it at the same time may be told of
+    /// twice. May be given several times.
     ///
     /// It is called by whichever thread passes the limit, in the middle of an
     /// install or a drop: it must not use the arena, block or panic. Setting a
@@ -243,6 +248,15 @@ impl Builder {
     #[must_use]
     pub fn branch_reach(mut self, bytes: usize) -> Self {
         self.branch_reach = bytes.min(arch::BRANCH_REACH);
+        self
+    }
+
+    /// Times a lookup looks before it announces itself. For tests of that, which
+    /// otherwise takes a lot in each look.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn lookup_looks(mut self, looks: usize) -> Self {
+        self.lookup_looks = looks;
         self
     }
 
@@ -299,6 +313,7 @@ impl Builder {
             tools: self.tools,
             code_budget: self.code_budget,
             watches: self.watches,
+            lookup_looks: self.lookup_looks,
         };
         Arena::create(platform, &request, config)
     }

@@ -40,11 +40,11 @@ impl Setup {
     }
 
     /// As [`new`](Self::new), on a machine whose words may be read while they
-    /// are written.
+    /// are written; lookups look so many times before they announce themselves.
     #[must_use]
-    pub fn peeking(strategy: Strategy) -> Self {
+    pub fn peeking(strategy: Strategy, looks: usize) -> Self {
         let options = Options { peeks: true, ..Options::default() };
-        Self::on(strategy, 8192, 1, options, |builder| builder)
+        Self::on(strategy, 8192, 1, options, |builder| builder.lookup_looks(looks))
     }
 
     /// An arena on a machine like this.
@@ -58,7 +58,7 @@ impl Setup {
         code_page: usize,
         pages: usize,
         options: Options,
-        configure: fn(Builder) -> Builder,
+        configure: impl FnOnce(Builder) -> Builder,
     ) -> Self {
         let machine = Machine::new(Options {
             jit: strategy == Strategy::MapJit,

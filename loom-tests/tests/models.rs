@@ -36,6 +36,7 @@ models! {
     page_return_races_claim
     lookup_races_reuse
     lookup_races_replacement
+    lookup_announced_races_reuse
     lookup_races_publish
     publish_load_call
     publish_load_call_transient

@@ -51,7 +51,7 @@ impl Marks {
     pub(crate) fn clear(&self, granule: usize) {
         // Relaxed: the Release that frees the granule, or the publishing of
         // what is written there next, orders this before the next mark; and
-        // `Generation::advance` before what lookups must notice.
+        // `Lookups::let_wipe` before what lookups must notice.
         if !mutant("mark-not-cleared") {
             self.0[granule].store(NOTHING, Ordering::Relaxed);
         }

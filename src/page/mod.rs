@@ -14,7 +14,7 @@
 //! ```
 //!
 //! The *live count* of a page is the number of executors on it, from publish
-//! to recycle: the number of its [marks](marks). It is not kept as a number,
+//! to recycle: the number of its [marks]. It is not kept as a number,
 //! which all threads of a page would have to change at each publish: a page
 //! whose count has reached zero is one of which no granule is taken. All of this
 //! metadata lies outside code memory, in lazily backed arrays.
@@ -306,11 +306,11 @@ impl Pages {
     /// page and with their memory present, if they are no more than `most` on a
     /// side; returns all of it. Lock-free.
     pub(crate) fn claim_around(&self, run: Run, most: usize) -> Run {
-        let base = run.start >> self.shift << self.shift;
+        let number = run.start >> self.shift;
+        let base = number << self.shift;
         if run.end() > base + self.granules() {
             return run;
         }
-        let number = run.start >> self.shift;
         let taken = self.taken(number);
         let (mut start, mut end) = (run.start, run.end());
         let take = |len: usize, from: usize| {

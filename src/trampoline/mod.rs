@@ -293,7 +293,7 @@ fn add(thread: &ThreadState, number: usize, targets: &[usize]) -> Result<usize, 
         known.insert(targets[0], span.start);
     }
     if let Err(error) = write(thread, span, targets) {
-        thread.abandon(span);
+        islands.give_back(thread, run);
         return Err(error.into());
     }
     let mut first = None;
@@ -309,7 +309,7 @@ fn add(thread: &ThreadState, number: usize, targets: &[usize]) -> Result<usize, 
         used.fill(true);
     }
     for at in (0..run.len).filter(|at| !used[*at]) {
-        thread.abandon(shared.pages.span(Run::new(run.start + at, 1)));
+        islands.give_back(thread, Run::new(run.start + at, 1));
     }
     // `targets` is not empty.
     Ok(first.unwrap_or(span.start))

@@ -22,6 +22,13 @@ pub(super) const MODELS: &[M] = &[
         body: lookup_races_replacement,
     },
     M {
+        name: "lookup_announced_races_reuse",
+        checks: &["L1"],
+        eager: Some(Bounds { preemptions: 5, least: 500 }),
+        epoch: None,
+        body: lookup_announced_races_reuse,
+    },
+    M {
         name: "lookup_races_publish",
         checks: &["L1", "X1"],
         eager: Some(Bounds { preemptions: 3, least: 6000 }),
@@ -89,7 +96,7 @@ fn look(setup: &Setup, address: usize, lengths: &[usize]) -> Option<usize> {
 /// while a thread that protects nothing looks its address up. Its neighbours
 /// live, so it becomes a hole of its own, filled and free in one lot.
 fn lookup_races_reuse() {
-    let setup = Setup::peeking(Strategy::DualPkey);
+    let setup = Setup::peeking(Strategy::DualPkey, 4);
     let mut thread = setup.attach();
     let below = install(&mut thread, 32);
     let first = install(&mut thread, 40);
@@ -118,7 +125,7 @@ fn lookup_races_reuse() {
 fn lookup_races_replacement() {
     /// Of a whole claim, which is a lot.
     const LONG: usize = 64 * GRANULE - 16;
-    let setup = Setup::peeking(Strategy::DualPkey);
+    let setup = Setup::peeking(Strategy::DualPkey, 4);
     let mut thread = setup.attach();
     let first = install(&mut thread, LONG);
     let address = first.addr();
@@ -139,9 +146,30 @@ fn lookup_races_replacement() {
     setup.verify();
 }
 
+/// The same for a thread that has looked in vain and announces itself: what it
+/// may be reading is not written, so other code may come to lie elsewhere.
+fn lookup_announced_races_reuse() {
+    let setup = Setup::peeking(Strategy::DualPkey, 0);
+    let mut thread = setup.attach();
+    let first = install(&mut thread, 40);
+    let address = first.addr();
+    let reader = setup.spawn(move |setup| look(setup, address, &[40, 24]));
+    drop(first);
+    thread.collect();
+    let second = install(&mut thread, 24);
+    reader.join().unwrap();
+    assert_eq!(look(&setup, second.addr(), &[24]), Some(24));
+    drop(second);
+    thread.collect();
+    assert_eq!(look(&setup, address, &[]), None);
+    assert_eq!(setup.arena.stats().committed_bytes, 0, "[L1] what was left is not wiped later");
+    drop(thread);
+    setup.verify();
+}
+
 /// What a guard protects is found, whatever is recycled beside it.
 fn lookup_races_publish() {
-    let setup = Setup::peeking(Strategy::DualPkey);
+    let setup = Setup::peeking(Strategy::DualPkey, 4);
     let slot = Arc::new(setup.arena.slot());
     let mut thread = setup.attach();
     let neighbour = install(&mut thread, 24);
@@ -168,7 +196,7 @@ fn lookup_races_publish() {
 
 /// What a guard protects is found although it is retired.
 fn lookup_races_retire() {
-    let setup = Setup::peeking(Strategy::DualPkey);
+    let setup = Setup::peeking(Strategy::DualPkey, 4);
     let slot = Arc::new(setup.arena.slot());
     let mut thread = setup.attach();
     assert!(slot.install(install(&mut thread, 40)).is_ok());
@@ -193,7 +221,7 @@ fn lookup_races_retire() {
 /// A thread that knows where the next executor will lie runs it as soon as a
 /// lookup finds it: published is sealed.
 fn publish_lookup_call(strategy: Strategy) {
-    let setup = Setup::peeking(strategy);
+    let setup = Setup::peeking(strategy, 4);
     let mut thread = setup.attach();
     // Given back before its unit is sealed, so the next one gets it.
     let address = thread.write().reserve(CodeLayout::new(CODE)).expect("there is room").entry();
@@ -215,7 +243,7 @@ fn publish_lookup_call(strategy: Strategy) {
 /// A walk over all executors while one of them dies and another comes: all that
 /// it lists are whole, and who lives throughout is among them.
 fn walk_races_retire() {
-    let setup = Setup::peeking(Strategy::DualPkey);
+    let setup = Setup::peeking(Strategy::DualPkey, 4);
     let mut thread = setup.attach();
     let (stays, goes) = (install(&mut thread, 32), install(&mut thread, 40));
     let address = stays.addr();

@@ -97,7 +97,7 @@ fn islands_grow(strategy: Strategy) {
 
 /// A thread asks while another counts the islands and lists what is in them.
 fn trampolines_counted() {
-    let setup = Setup::peeking(Strategy::DualPkey);
+    let setup = Setup::peeking(Strategy::DualPkey, 4);
     let other = setup.spawn(|setup| {
         // The second hangs on the first.
         ask(setup, 0x1234);
