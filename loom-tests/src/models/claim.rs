@@ -3,7 +3,7 @@
 use jit_arena::platform::model::Options;
 use jit_arena::{CodeLayout, GRANULE, Strategy};
 
-use super::{Bounds, CODE, M, Setup, install, install_long};
+use super::{Bounds, CODE, M, Setup, install, install_long, try_install};
 
 pub(super) const MODELS: &[M] = &[
     M {
@@ -166,9 +166,7 @@ fn last_executor_races_claim(strategy: Strategy) {
     let other = setup.spawn(|setup| {
         let mut thread = setup.attach();
         // There is no hole while all that is free is on its way back.
-        let mut place = thread.reserve(CodeLayout::new(CODE)).ok()?;
-        thread.write().write_at(&mut place, 0, &2_u64.to_le_bytes()).expect("it is ours");
-        Some(thread.publish(place).expect("it was written"))
+        try_install(&mut thread, 2)
     });
     drop(executor);
     thread.collect();

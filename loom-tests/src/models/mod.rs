@@ -27,7 +27,7 @@ pub fn all() -> impl Iterator<Item = &'static Model> {
     .flatten()
 }
 
-pub(crate) use crate::setup::{CODE, Setup, install, install_long};
+pub(crate) use crate::setup::{CODE, Setup, install, install_long, try_install};
 pub(crate) use crate::{Bounds, Model as M};
 
 /// All models, those first that take the fewest schedules.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jit_arena::{CodeLayout, GRANULE, Strategy};
 
 use super::publish::call;
-use super::{Bounds, CODE, M, Setup, install};
+use super::{Bounds, CODE, M, Setup, install, install_long};
 
 pub(super) const MODELS: &[M] = &[
     M {
@@ -84,6 +84,13 @@ pub(super) const MODELS: &[M] = &[
         eager: Some(Bounds { preemptions: 2, least: 500 }),
         epoch: None,
         body: || reuse_races_pin(Strategy::SinglePkey),
+    },
+    M {
+        name: "reuse_on_one_core",
+        checks: &["X2"],
+        eager: Some(Bounds { preemptions: 7, least: 1 }),
+        epoch: None,
+        body: reuse_on_one_core,
     },
     M {
         name: "exit_races_collect",
@@ -297,4 +304,22 @@ fn exit_races_attach() {
     let stats = setup.arena.stats();
     assert_eq!((stats.installs, stats.retires, stats.recycles), (2, 1, 1));
     assert_eq!((stats.attached_threads, stats.claimed_bytes), (0, 0));
+}
+
+/// A thread runs code, drops it, and writes other code as soon as it may, which
+/// is not before its own core, too, has been synchronised.
+fn reuse_on_one_core() {
+    let setup = Setup::new(Strategy::DualPkey);
+    let mut thread = setup.attach();
+    for id in 1..5 {
+        // A claim each, so that what is recycled is claimed again.
+        let executor = install_long(&mut thread, id, 64);
+        let guard = thread.pin();
+        assert_eq!(setup.machine.fetch(executor.addr()), id);
+        drop(guard);
+        drop(executor);
+    }
+    thread.collect();
+    drop(thread);
+    setup.verify();
 }
