@@ -129,9 +129,14 @@ impl Setup {
 ///
 /// If there is no room.
 pub(crate) fn install(thread: &mut ThreadHandle, id: u64) -> Executor {
+    try_install(thread, id).expect("there is room")
+}
+
+/// As [`install`], where another thread may have all room for a moment.
+pub(crate) fn try_install(thread: &mut ThreadHandle, id: u64) -> Option<Executor> {
     let mut code = [0x90; CODE];
     code[..8].copy_from_slice(&id.to_le_bytes());
-    thread.install(&code, &[]).expect("there is room")
+    thread.install(&code, &[]).ok()
 }
 
 /// Installs code that runs as `id` and takes `granules`, of which only the

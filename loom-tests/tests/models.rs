@@ -92,6 +92,7 @@ models! {
     ninth_hold
     holds_grow_while_looked_at
     hold_ends_under_a_later_pin
+    reuse_on_one_core
     exit_races_collect
     exit_races_attach
     birth_inside_a_scope_map_jit

@@ -259,7 +259,7 @@ fn recycle(thread: &ThreadState, whose: Of) -> usize {
 /// what is more than its share.
 fn settle(thread: &ThreadState) {
     let mut unsynced = thread.unsynced.borrow_mut();
-    if !thread.shared().syncs.covers(unsynced.ticket) {
+    if !thread.shared().syncs.covers(unsynced.ticket) && !mutant("cores-not-waited-for") {
         return;
     }
     let mut holes = thread.holes.borrow_mut();

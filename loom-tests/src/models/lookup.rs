@@ -17,7 +17,7 @@ pub(super) const MODELS: &[M] = &[
     M {
         name: "lookup_races_replacement",
         checks: &["L1"],
-        eager: Some(Bounds { preemptions: 2, least: 1 }),
+        eager: Some(Bounds { preemptions: 2, least: 700 }),
         epoch: None,
         body: lookup_races_replacement,
     },
@@ -31,7 +31,7 @@ pub(super) const MODELS: &[M] = &[
     M {
         name: "lookup_races_publish",
         checks: &["L1", "X1"],
-        eager: Some(Bounds { preemptions: 3, least: 10000 }),
+        eager: Some(Bounds { preemptions: 3, least: 6000 }),
         epoch: None,
         body: lookup_races_publish,
     },
@@ -66,7 +66,7 @@ pub(super) const MODELS: &[M] = &[
     M {
         name: "walk_races_retire",
         checks: &["L1", "E1"],
-        eager: Some(Bounds { preemptions: 1, least: 150 }),
+        eager: Some(Bounds { preemptions: 1, least: 100 }),
         epoch: None,
         body: walk_races_retire,
     },
@@ -136,9 +136,12 @@ fn lookup_races_replacement() {
     });
     drop(first);
     let second = install(&mut thread, LONG - 8);
-    assert_eq!(second.addr(), address, "the hole is used again");
+    if cfg!(jit_arena_eager) {
+        // Other schemes take a while.
+        assert_eq!(second.addr(), address, "the hole is used again");
+    }
     reader.join().unwrap();
-    assert_eq!(look(&setup, address, &[LONG - 8]), Some(LONG - 8));
+    assert_eq!(look(&setup, second.addr(), &[LONG - 8]), Some(LONG - 8));
     drop(thread);
     setup.verify();
 }

@@ -5,6 +5,7 @@ use crate::Model;
 mod by_address;
 mod claim;
 mod crowd;
+mod hold;
 mod lookup;
 mod publish;
 mod reclaim;
@@ -17,6 +18,7 @@ pub fn all() -> impl Iterator<Item = &'static Model> {
         by_address::MODELS,
         claim::MODELS,
         crowd::MODELS,
+        hold::MODELS,
         lookup::MODELS,
         publish::MODELS,
         reclaim::MODELS,
@@ -27,7 +29,7 @@ pub fn all() -> impl Iterator<Item = &'static Model> {
     .flatten()
 }
 
-pub(crate) use crate::setup::{CODE, Setup, install, install_long};
+pub(crate) use crate::setup::{CODE, Setup, install, install_long, try_install};
 pub(crate) use crate::{Bounds, Model as M};
 
 /// All models, those first that take the fewest schedules.
