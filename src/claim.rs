@@ -14,7 +14,7 @@ use crate::reclaim::recycle;
 use crate::reclaim::retire::{Dead, Was};
 use crate::reservation::Reservation;
 use crate::stats;
-use crate::sync::{Ordering, PATIENCE, yield_now};
+use crate::sync::{Ordering, PATIENCE, mutant, yield_now};
 use crate::thread::ThreadState;
 use crate::units::{GRANULE, KIB, Span};
 
@@ -42,7 +42,7 @@ impl Claim {
     }
 
     /// The part that no reservation occupies.
-    fn rest(&self) -> Span {
+    pub(crate) fn rest(&self) -> Span {
         Span::new(self.cursor, self.end - self.cursor)
     }
 }
@@ -132,6 +132,9 @@ impl ThreadState {
     #[cold]
     fn claim_shared(&self, need: usize) -> Result<(), ReserveError> {
         let shared = self.shared();
+        if let Some(&lost) = shared.lost.get() {
+            return Err(ReserveError::Os(lost));
+        }
         // Holes of its own are to be used up first.
         let has_none = self.holes.borrow().count() == 0;
         let want = if has_none { self.next_appetite(need) } else { need };
@@ -158,8 +161,8 @@ impl ThreadState {
             }
             let any = recycle::reclaim(self);
             run = shared.pages.claim(need, want);
-            if !any && shared.threads.attached() == 1 {
-                // Nobody to wait for.
+            if !any && shared.threads.attached() == 1 && !shared.gate.is_closed() {
+                // Nobody to wait for, and no fork.
                 break;
             }
         }
@@ -207,7 +210,7 @@ impl ThreadState {
         let pages = &shared.pages;
         if pages.is_committed(run) {
             // Acquires what `is_committed` has only looked at.
-            return pages.commit(&shared.region, run).map(drop).map_err(CommitError::Os);
+            return pages.commit(&shared.region, run, &mut 0).map_err(CommitError::Os);
         }
         let ahead = self.next_appetite(run.len) - run.len;
         let behind = pages.claim_behind(run, ahead);
@@ -249,7 +252,9 @@ impl ThreadState {
     /// Puts the rest of the claim with the thread's own holes.
     pub(crate) fn put_claim_aside(&self) {
         let claim = self.claim.get();
-        self.claim.set(Claim::EMPTY);
+        if !mutant("claim-returned-twice") {
+            self.claim.set(Claim::EMPTY);
+        }
         if claim.rest().len > 0 {
             self.put_aside(claim.rest());
         }
@@ -279,7 +284,10 @@ impl ThreadState {
     /// window on them, which will flip those pages when it closes: until then
     /// they must not become anybody else's, `[W3]`.
     pub(crate) fn abandon(&self, span: Span) {
-        if self.shared().units.are_coarse() && self.open_scopes.get() > 0 {
+        if self.shared().units.are_coarse()
+            && self.open_scopes.get() > 0
+            && !mutant("abandoned-inside-scope")
+        {
             self.withheld.borrow_mut().push(span);
             return;
         }
@@ -308,7 +316,7 @@ impl ThreadState {
     /// was reserved before. Does nothing where units are granules.
     pub(crate) fn close_unit(&self) {
         let units = &self.shared().units;
-        if !units.are_coarse() {
+        if !units.are_coarse() || mutant("unit-left-open") {
             return;
         }
         let mut claim = self.claim.get();

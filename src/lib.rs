@@ -23,6 +23,19 @@
 //!    hole that the next claims use. A page whose live count is zero is free
 //!    as a whole, and past a watermark goes back to the system.
 //!
+//! # fork
+//!
+//! After fork(2) the child has the arena as it was at that moment, over memory of
+//! its own at the same addresses, and its thread's handles, guards, reservations,
+//! open write scopes and executors that it is inside of. Other threads' are not
+//! there: what they had is free, but for executors that they owned, which live on
+//! without an owner. fork(2) is called neither from a signal handler that may have
+//! interrupted the arena nor from the arena's callbacks nor from a thread-local
+//! destructor, where the thread may be in the midst of something. A child that can
+//! have no memory goes on without: installs fail with an error that says so
+//! (`call` is `fork`), and the code it had faults. See
+//! [`Builder::forks`](Builder::forks) for what it costs and how not to pay it.
+//!
 //! # Examples
 //!
 //! ```
@@ -43,6 +56,7 @@ mod dump;
 mod error;
 mod evacuation;
 mod executor;
+mod fork;
 mod guard;
 mod layout;
 mod lookup;

@@ -52,11 +52,10 @@ impl Holds {
             for (index, slot) in chunk.entries.iter().enumerate() {
                 // Relaxed: only this thread stores here.
                 if slot.load(Ordering::Relaxed) == 0 {
-                    // Release [E2]: pairs with the Acquire in `collect`. That
-                    // alone would not make it seen in time: this thread is
-                    // pinned, and its unpinning (or repinning) happens before
-                    // any batch with this executor can ripen.
-                    slot.store(entry, Ordering::Release);
+                    // Relaxed [E2]: this thread is pinned, and its unpinning (or
+                    // repinning) happens before any batch with this executor
+                    // can ripen: that makes it seen in time.
+                    slot.store(entry, Ordering::Relaxed);
                     return HoldIndex(before + index);
                 }
             }
@@ -83,12 +82,22 @@ impl Holds {
         chunk.entries[index].store(0, Ordering::Release);
     }
 
+    /// Ends all of them. By a thread that is alone.
+    pub(crate) fn clear(&self) {
+        let mut chunk = Some(self);
+        while let Some(holds) = chunk {
+            // Relaxed: nobody else is there.
+            holds.entries.iter().for_each(|entry| entry.store(0, Ordering::Relaxed));
+            chunk = holds.next();
+        }
+    }
+
     /// Adds the entries held now to `held`.
     pub(crate) fn collect(&self, held: &mut Vec<usize>) {
         let mut chunk = Some(self);
         while let Some(holds) = chunk {
             for slot in &holds.entries {
-                // Acquire [E2]: pairs with the Releases in `take` and `end`.
+                // Acquire [E2]: pairs with the Release in `end`.
                 let entry = slot.load(Ordering::Acquire);
                 if entry != 0 {
                     held.push(entry);

@@ -131,14 +131,18 @@ pub(crate) fn after_lot(thread: &ThreadState, recycled: usize) {
         }
     }
     shared.watermark.gave_back(trimmed);
+    shared.budget.gave_back(trimmed);
     stats::add(&thread.tallies().trimmed, trimmed);
 }
 
 /// Gives back every system page that is free.
 pub(crate) fn everything(thread: &ThreadState) {
     let shared = thread.shared();
+    // [F1]: as in `recycle`, which `after_lot` is a part of.
+    let Some(_inside) = shared.gate.enter() else { return };
     let trimmed = (0..shared.pages.high_water())
         .map(|number| shared.pages.trim_page(&shared.region, number, usize::MAX))
         .sum();
+    shared.budget.gave_back(trimmed);
     stats::add(&thread.tallies().trimmed, trimmed);
 }

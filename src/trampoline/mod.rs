@@ -31,6 +31,7 @@ use crate::page::bitmap::Run;
 use crate::platform::{OsError, OsResult};
 use crate::pressure::CommitError;
 use crate::stats;
+use crate::sync::mutant;
 use crate::thread::{self, ThreadHandle, ThreadState};
 use crate::units::{GRANULE, Span};
 
@@ -179,6 +180,11 @@ impl Trampolines {
         self.zones.iter().map(|zone| zone.islands.granules() * GRANULE).sum()
     }
 
+    /// Calls `f` with what of the islands was handed out to nobody yet.
+    pub(crate) fn unused(&self, mut f: impl FnMut(Run)) {
+        self.zones.iter().for_each(|zone| zone.islands.unused(&mut f));
+    }
+
     /// All there are, by address.
     pub(crate) fn list(&self) -> Vec<Trampoline> {
         let mut all = Vec::new();
@@ -288,8 +294,11 @@ fn add(thread: &ThreadState, number: usize, targets: &[usize]) -> Result<usize, 
         .take(thread, &pages, need)?
         .ok_or(TrampolineError::Exhausted { bytes: need * GRANULE })?;
     let span = shared.pages.span(run);
+    if mutant("trampoline-entered-unwritten") {
+        known.insert(targets[0], span.start);
+    }
     if let Err(error) = write(thread, span, targets) {
-        thread.abandon(span);
+        islands.give_back(thread, run);
         return Err(error.into());
     }
     let mut first = None;
@@ -305,7 +314,7 @@ fn add(thread: &ThreadState, number: usize, targets: &[usize]) -> Result<usize, 
         used.fill(true);
     }
     for at in (0..run.len).filter(|at| !used[*at]) {
-        thread.abandon(shared.pages.span(Run::new(run.start + at, 1)));
+        islands.give_back(thread, Run::new(run.start + at, 1));
     }
     // `targets` is not empty.
     Ok(first.unwrap_or(span.start))

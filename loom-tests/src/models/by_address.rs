@@ -9,14 +9,14 @@ pub(super) const MODELS: &[M] = &[
     M {
         name: "two_free_by_address",
         checks: &["D1", "E1"],
-        eager: Bounds { preemptions: 1, least: 90 },
+        eager: Some(Bounds { preemptions: 1, least: 90 }),
         epoch: None,
         body: || two_free_by_address(false),
     },
     M {
         name: "two_free_one_as_quiescent",
         checks: &["D1", "E1", "L1"],
-        eager: Bounds { preemptions: 2, least: 18_000 },
+        eager: Some(Bounds { preemptions: 2, least: 18_000 }),
         epoch: None,
         body: || two_free_by_address(true),
     },
