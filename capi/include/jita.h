@@ -13,6 +13,8 @@
 //   code belong to the arena. Nothing that is returned is to be given to free().
 // - Panics do not cross into C. Functions that C passes must not throw or jump out.
 //   When the process is out of heap memory it aborts with a message.
+// - After fork() parent and child both go on, each with code memory of its own. The
+//   child has the thread that forked, with all that it has open, and no other.
 // - In signal handlers only jita_lookup, jita_contains and jita_error_name may be
 //   called.
 // - The shared library stays loaded once it is loaded.

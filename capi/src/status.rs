@@ -117,8 +117,10 @@ impl From<AttachError> for Failure {
 impl From<BuildError> for Failure {
     fn from(error: BuildError) -> Self {
         let code = match error {
-            BuildError::Region(_) => JITA_ERROR_OS,
-            _ => JITA_ERROR_INVALID,
+            BuildError::OutOfRange { .. }
+            | BuildError::Unaligned { .. }
+            | BuildError::Strategy(_) => JITA_ERROR_INVALID,
+            _ => JITA_ERROR_OS,
         };
         Self::of(code, &error)
     }

@@ -92,15 +92,33 @@ static void *churn(void *argument) {
     return NULL;
 }
 
-static void check_children(executor *const *stubs) {
-    /* A child runs what there is, and exits. */
+/* In a child: what there was runs, and it compiles, runs and frees code of its own,
+ * and what it has inherited, as its parent does. */
+static int goes_on(executor **stubs) {
+    for (int i = 0; i < STUBS; i++) {
+        run(stubs[i]);
+    }
+    for (uint32_t i = 0; i < 300; i++) {
+        executor *own = compile(5000 + i, i * 7 % 900 + 2);
+        run(own);
+        drop(own);
+        if (i < STUBS && i % 2 == 0) {
+            drop(stubs[i]); /* the parent keeps its own */
+        }
+    }
+    for (int i = 1; i < STUBS; i += 2) {
+        run(stubs[i]);
+    }
+    OK(jita_collect(jit_arena()));
+    OK(jita_verify(jit_arena()));
+    return 7;
+}
+
+static void check_children(executor **stubs) {
     pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {
-        for (int i = 0; i < STUBS; i++) {
-            run(stubs[i]);
-        }
-        _exit(7);
+        _exit(goes_on(stubs));
     }
     int status;
     CHECK(waitpid(child, &status, 0) == child);
