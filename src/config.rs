@@ -267,7 +267,7 @@ impl Builder {
     /// So an arena that is dropped gives its memory back and keeps its address
     /// space, its key and its descriptor, and forked children have nothing of it,
     /// as with [`forks(false)`](Self::forks). Under
-    /// [`Strategy::Mprotect`](crate::Strategy::Mprotect), which changes rights, and
+    /// [`Strategy::Mprotect`], which changes rights, and
     /// where the kernel does not know the call, building fails.
     #[must_use]
     pub fn sealed(mut self, sealed: bool) -> Self {
