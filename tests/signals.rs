@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Random, call, call_at, child, constant, install, is_sanitized};
-use jit_arena::{Arena, CodeLayout, Executor};
+use jit_arena::{Arena, CodeLayout, Executor, ReserveError};
 
 /// What a thread is doing.
 #[derive(Clone, Copy, Debug)]
@@ -126,7 +126,14 @@ fn churn(arena: &Arena, seed: u64, stop: &AtomicBool) {
         let value = random.below(1 << 20) as u32;
         let code = constant(value);
         let len = code.len() + random.below(2000) / 4 * 4;
-        let mut place = thread.reserve(CodeLayout::new(len)).unwrap();
+        let mut place = match thread.reserve(CodeLayout::new(len)) {
+            // A thread that is pinned has not run for long: it is let run.
+            Err(ReserveError::Exhausted { .. }) => {
+                thread::sleep(Duration::from_millis(1));
+                continue;
+            }
+            reserved => reserved.unwrap(),
+        };
         PHASE.set(Phase::Writing);
         let mut scope = thread.write();
         let bytes = scope.bytes(&mut place).unwrap();
