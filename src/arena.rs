@@ -13,7 +13,7 @@ use crate::dump::{self, Dump};
 use crate::error::{AttachError, BuildError, VerifyError};
 use crate::evacuation::{self, NearlyEmpty};
 use crate::fork::{self, Gate, Inherited, Renewable};
-use crate::lookup::{self, CodeInfo, Generation};
+use crate::lookup::{self, CodeInfo, Lookups};
 use crate::page::Pages;
 use crate::page::unit::Units;
 use crate::platform::{OsError, OsResult, Platform};
@@ -79,7 +79,7 @@ pub(crate) struct Shared {
     /// How much free memory to keep.
     pub(crate) watermark: Watermark,
     /// By which lookups know what they read.
-    pub(crate) generation: Generation,
+    pub(crate) lookups: CachePadded<Lookups>,
     pub(crate) trampolines: Trampolines,
     pub(crate) budget: Budget,
     /// Closed while a fork needs what is published to stay as it is.
@@ -284,7 +284,7 @@ impl Arena {
             unattached: Unattached::default(),
             syncs: Syncs::new(),
             watermark: Watermark::default(),
-            generation: Generation::new(),
+            lookups: CachePadded::new(Lookups::new()),
             trampolines,
             budget,
             gate: Gate::new(),
@@ -356,7 +356,8 @@ impl Arena {
     }
 
     /// The executor that `address` lies in: its code, its data, or what is
-    /// between. Wait-free and async-signal-safe: it only loads.
+    /// between. Wait-free and async-signal-safe: it loads, and only where dead
+    /// executors are recycled as fast as it looks does it add to a count.
     ///
     /// An executor that was published before the call and cannot be recycled
     /// until it returns is found: the thread that calls, or the one that it

@@ -14,7 +14,7 @@ use crate::reclaim::recycle;
 use crate::reclaim::retire::{Dead, Was};
 use crate::reservation::Reservation;
 use crate::stats;
-use crate::sync::{Ordering, PATIENCE, yield_now};
+use crate::sync::{Ordering, PATIENCE, mutant, yield_now};
 use crate::thread::ThreadState;
 use crate::units::{GRANULE, KIB, Span};
 
@@ -210,7 +210,7 @@ impl ThreadState {
         let pages = &shared.pages;
         if pages.is_committed(run) {
             // Acquires what `is_committed` has only looked at.
-            return pages.commit(&shared.region, run).map(drop).map_err(CommitError::Os);
+            return pages.commit(&shared.region, run, &mut 0).map_err(CommitError::Os);
         }
         let ahead = self.next_appetite(run.len) - run.len;
         let behind = pages.claim_behind(run, ahead);
@@ -252,7 +252,9 @@ impl ThreadState {
     /// Puts the rest of the claim with the thread's own holes.
     pub(crate) fn put_claim_aside(&self) {
         let claim = self.claim.get();
-        self.claim.set(Claim::EMPTY);
+        if !mutant("claim-returned-twice") {
+            self.claim.set(Claim::EMPTY);
+        }
         if claim.rest().len > 0 {
             self.put_aside(claim.rest());
         }
@@ -282,7 +284,10 @@ impl ThreadState {
     /// window on them, which will flip those pages when it closes: until then
     /// they must not become anybody else's, `[W3]`.
     pub(crate) fn abandon(&self, span: Span) {
-        if self.shared().units.are_coarse() && self.open_scopes.get() > 0 {
+        if self.shared().units.are_coarse()
+            && self.open_scopes.get() > 0
+            && !mutant("abandoned-inside-scope")
+        {
             self.withheld.borrow_mut().push(span);
             return;
         }
@@ -311,7 +316,7 @@ impl ThreadState {
     /// was reserved before. Does nothing where units are granules.
     pub(crate) fn close_unit(&self) {
         let units = &self.shared().units;
-        if !units.are_coarse() {
+        if !units.are_coarse() || mutant("unit-left-open") {
             return;
         }
         let mut claim = self.claim.get();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::arch;
 use crate::arena::Arena;
 use crate::error::BuildError;
+use crate::lookup::LOOKS;
 use crate::platform::{self, Platform};
 use crate::pressure::{Pressure, Watch};
 use crate::protect::Strategy;
@@ -57,6 +58,7 @@ pub struct Builder {
     tools: Tools,
     code_budget: usize,
     watches: Vec<Watch>,
+    lookup_looks: usize,
     forks: bool,
     sealed: bool,
 }
@@ -70,6 +72,7 @@ pub(crate) struct Config {
     pub(crate) tools: Tools,
     pub(crate) code_budget: usize,
     pub(crate) watches: Vec<Watch>,
+    pub(crate) lookup_looks: usize,
     pub(crate) forks: bool,
     pub(crate) sealed: bool,
 }
@@ -89,6 +92,7 @@ impl Default for Builder {
             tools: Tools::default(),
             code_budget: usize::MAX,
             watches: Vec::new(),
+            lookup_looks: LOOKS,
             forks: true,
             sealed: false,
         }
@@ -196,7 +200,8 @@ impl Builder {
 
     /// Calls `tell` when code memory of this kind comes to be more than `limit`
     /// bytes, with how many there are; again only once it was down to seven
-    /// eighths of that. May be given several times.
+    /// eighths of that. Threads that pass it at the same time may be told of
+    /// twice. May be given several times.
     ///
     /// It is called by whichever thread passes the limit, in the middle of an
     /// install or a drop: it must not use the arena, block or panic. Setting a
@@ -284,6 +289,15 @@ impl Builder {
         self
     }
 
+    /// Times a lookup looks before it announces itself. For tests of that, which
+    /// otherwise takes a lot in each look.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn lookup_looks(mut self, looks: usize) -> Self {
+        self.lookup_looks = looks;
+        self
+    }
+
     /// Builds the arena. Makes system calls.
     ///
     /// # Errors
@@ -337,6 +351,7 @@ impl Builder {
             tools: self.tools,
             code_budget: self.code_budget,
             watches: self.watches,
+            lookup_looks: self.lookup_looks,
             forks: self.forks,
             sealed: self.sealed,
         };

@@ -54,7 +54,7 @@ pub(crate) fn live(shared: &Shared, _guard: &Guard<'_>) -> Vec<CodeInfo> {
         for start in pages.granules_of(number).filter(|&start| pages.marks.is_live(start)) {
             let header = pages.address(start);
             let Some((entry, _)) = peek_header(shared, header) else { continue };
-            // As a whole, and of the executor that is there.
+            // As a whole, and of the executor that is there: this orders it.
             live.extend(lookup::lookup(shared, entry));
         }
     }

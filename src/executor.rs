@@ -7,6 +7,7 @@ use crate::arena::{ArenaRef, Shared};
 use crate::guard::Guard;
 use crate::layout::{Block, entry_of, header_of};
 use crate::reclaim::retire::{Dead, Was};
+use crate::sync::mutant;
 use crate::thread::{self, ThreadState};
 
 /// One published piece of code, and the data behind it.
@@ -159,6 +160,9 @@ fn bury(shared: &Shared, entry: usize, header: u64) -> Option<Dead> {
     let span = block.span_at(entry);
     let first = shared.pages.marks.retire(shared.pages.granule(span.start));
     debug_assert!(first, "[D1] an executor was retired twice");
+    if mutant("mark-cleared-early") {
+        shared.pages.marks.clear(shared.pages.granule(span.start));
+    }
     first.then_some(Dead { span, was: Was::Executor { entry, bytes: block.bytes() } })
 }
 

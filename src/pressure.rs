@@ -6,8 +6,9 @@
 //! runs once when committed or retired bytes pass a limit, and again only after
 //! they have fallen to seven eighths of it.
 //!
-//! Both are looked at where memory is committed and where a batch of dropped
-//! executors is handed to the epoch, never on the way of one install.
+//! Both are looked at where memory is committed, where a batch of dropped
+//! executors is handed to the epoch and, for their fall, after a lot: never on
+//! the way of one install.
 
 use core::fmt;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use crate::arena::Shared;
 use crate::page::bitmap::Run;
 use crate::platform::OsError;
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, Ordering, mutant};
 
 /// Of which memory a limit is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,12 +48,19 @@ impl Watch {
         Self { of, limit, callback, above: Arc::new(AtomicUsize::new(0)) }
     }
 
-    /// Notes that the bytes went from `before` to `now`.
-    fn look(&self, before: usize, now: usize) {
-        if before.min(now) <= self.limit - self.limit / 8 {
-            // Relaxed: decides only who tells.
+    /// Notes that there are, or were a moment ago, so few bytes.
+    fn fell(&self, now: usize) {
+        // Relaxed: decides only who tells. Seldom written, since all threads read
+        // it.
+        if now <= self.limit - self.limit / 8 && self.above.load(Ordering::Relaxed) != 0 {
+            // Relaxed: as above.
             self.above.store(0, Ordering::Relaxed);
         }
+    }
+
+    /// Notes that the bytes went from `before` to `now`.
+    fn rose(&self, before: usize, now: usize) {
+        self.fell(before.min(now));
         // Relaxed: the read-modify-write makes one caller the first.
         if now > self.limit && self.above.swap(1, Ordering::Relaxed) == 0 {
             (self.callback)(self.of, now);
@@ -78,45 +86,55 @@ pub(crate) enum CommitError {
 pub(crate) struct Budget {
     /// `usize::MAX` for none.
     limit: usize,
-    /// Bytes that threads are about to commit, `[A2]`.
-    pending: AtomicUsize,
+    /// Bytes committed, or about to be by some thread, `[A2]`; not counted
+    /// without a limit. Each step of the count is one read-modify-write that
+    /// comes before the commit and after the giving back, so that it is never
+    /// less than what is committed, whatever else threads see of each other.
+    used: AtomicUsize,
 }
 
 impl Budget {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, pending: AtomicUsize::new(0) }
+        Self { limit, used: AtomicUsize::new(0) }
     }
 
     /// Forgets what other threads were about to commit: they are not there.
-    pub(crate) fn after_fork(&self) {
+    pub(crate) fn after_fork(&self, committed: usize) {
         // Relaxed: of the only thread.
-        self.pending.store(0, Ordering::Relaxed);
+        self.used.store(committed, Ordering::Relaxed);
     }
 
     /// Commits a claimed run if that is within the budget. Makes a system call
     /// when some of its memory is not present. Returns the bytes committed.
     pub(crate) fn commit(&self, shared: &Shared, run: Run) -> Result<usize, CommitError> {
-        let commit = || shared.pages.commit(&shared.region, run).map_err(CommitError::Os);
-        if self.limit == usize::MAX {
-            return commit();
-        }
-        let missing = shared.pages.missing_bytes(run);
+        let mut committed = 0;
+        // Another may commit a part of it meanwhile; nobody can give any back,
+        // since the run is claimed.
+        let missing = if self.limit == usize::MAX { 0 } else { shared.pages.missing_bytes(run) };
         if missing == 0 {
-            return commit();
+            let done = shared.pages.commit(&shared.region, run, &mut committed);
+            return done.map(|()| committed).map_err(CommitError::Os);
         }
-        // AcqRel [A2]: pairs with itself below. Of two that commit at a time,
-        // the later sees what the earlier has pending or, if that is over, what
-        // it has committed: the sum is never less than what is committed.
-        let pending = self.pending.fetch_add(missing, Ordering::AcqRel) + missing;
-        let committed = shared.pages.committed_bytes();
-        let result = if committed.saturating_add(pending) > self.limit {
-            Err(CommitError::OverBudget { committed, budget: self.limit })
+        // Relaxed [A2]: see `used`.
+        let used = self.used.fetch_add(missing, Ordering::Relaxed).saturating_add(missing);
+        let result = if used <= self.limit || mutant("budget-not-kept") {
+            let done = shared.pages.commit(&shared.region, run, &mut committed);
+            done.map_err(CommitError::Os)
         } else {
-            commit()
+            let committed = shared.pages.committed_bytes();
+            Err(CommitError::OverBudget { committed, budget: self.limit })
         };
-        // AcqRel [A2]: as above.
-        self.pending.fetch_sub(missing, Ordering::AcqRel);
-        result
+        // Relaxed [A2]: as above.
+        self.used.fetch_sub(missing - committed, Ordering::Relaxed);
+        result.map(|()| committed)
+    }
+
+    /// Notes that committed memory went back to the system.
+    pub(crate) fn gave_back(&self, bytes: usize) {
+        if self.limit != usize::MAX && bytes > 0 {
+            // Relaxed [A2]: as in `commit`.
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 }
 
@@ -125,7 +143,7 @@ pub(crate) fn committed(shared: &Shared, new: usize) {
     let watches = &shared.config.watches;
     if !watches.is_empty() {
         let now = shared.pages.committed_bytes();
-        look(watches, Pressure::Committed, now.saturating_sub(new), now);
+        rose(watches, Pressure::Committed, now.saturating_sub(new), now);
     }
 }
 
@@ -134,17 +152,32 @@ pub(crate) fn retired(shared: &Shared, new: usize) {
     let watches = &shared.config.watches;
     if !watches.is_empty() {
         let now = shared.stats().retired_bytes as usize;
-        look(watches, Pressure::Retired, now.saturating_sub(new), now);
+        rose(watches, Pressure::Retired, now.saturating_sub(new), now);
     }
 }
 
-fn look(watches: &[Watch], of: Pressure, before: usize, now: usize) {
+/// Has the watches tell again, of what has fallen far enough.
+pub(crate) fn fell(shared: &Shared) {
+    let watches = &shared.config.watches;
+    if watches.is_empty() {
+        return;
+    }
+    let stats = shared.stats();
+    for watch in watches {
+        watch.fell(match watch.of {
+            Pressure::Committed => stats.committed_bytes,
+            Pressure::Retired => stats.retired_bytes,
+        } as usize);
+    }
+}
+
+fn rose(watches: &[Watch], of: Pressure, before: usize, now: usize) {
     for watch in watches.iter().filter(|watch| watch.of == of) {
-        watch.look(before, now);
+        watch.rose(before, now);
     }
 }
 
-#[cfg(all(test, not(jit_arena_loom), not(jit_arena_shuttle)))]
+#[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 
@@ -160,10 +193,15 @@ mod tests {
         };
         for (before, now) in [(0, 800), (800, 801), (801, 900), (750, 820), (700, 790), (790, 850)]
         {
-            watch.look(before, now);
+            watch.rose(before, now);
         }
         assert_eq!(*told.lock().unwrap(), [801, 850]);
-        watch.look(0, 10_000);
+        watch.rose(0, 10_000);
         assert_eq!(*told.lock().unwrap(), [801, 850, 10_000], "it rose at once from nothing");
+        watch.fell(701);
+        watch.rose(790, 900);
+        watch.fell(700);
+        watch.rose(790, 910);
+        assert_eq!(*told.lock().unwrap(), [801, 850, 10_000, 910], "its fall was seen elsewhere");
     }
 }

@@ -183,6 +183,7 @@ fn stress_text(stress: &StressReport) -> String {
     format!(
         "stress: {} operations of {} threads in {:.1} s, seed {}\n  \
          {} threads born, {} parks, {} safepoints, {} of code compared\n  \
+         {} profiling signals, {} of them inside code, all of which was found\n  \
          every count exact after each of {} rounds, nothing live at the end",
         human::count(stress.operations),
         stress.threads,
@@ -192,6 +193,8 @@ fn stress_text(stress: &StressReport) -> String {
         human::count(stress.parks),
         human::count(stress.safepoints),
         human::bytes(stress.compared_bytes),
+        human::count(stress.profiled_signals),
+        human::count(stress.profiled_in_code),
         stress.rounds,
     )
 }

@@ -103,15 +103,15 @@ pub(super) unsafe fn settle(arena: NonNull<Shared>, fresh: Option<Fresh>, is_qui
     let left = shared
         .threads
         .after_fork(|record| own.iter().any(|state| core::ptr::eq(state.record(), record)));
-    shared.budget.after_fork();
     shared.units.after_fork();
-    shared.generation.advance();
+    shared.lookups.after_fork();
     if lost {
         shared.pages.take_everything();
     } else {
         adopt(shared, &own, &seen);
     }
     shared.pages.recount(&shared.region);
+    shared.budget.after_fork(shared.pages.committed_bytes());
     if !lost {
         balance(shared, &own, &seen, left.counts);
     }

@@ -8,7 +8,7 @@
 //!
 //! Progress: everything is wait-free.
 
-use crate::sync::{AtomicU8, Ordering, zeroed_bytes};
+use crate::sync::{AtomicU8, Ordering, mutant, zeroed_bytes};
 
 /// What a granule's byte says. Fresh memory says [`NOTHING`].
 const NOTHING: u8 = 0;
@@ -29,8 +29,7 @@ impl Marks {
         // Relaxed: the last mark there was cleared before the granule changed
         // hands, [D1].
         debug_assert_eq!(mark.load(Ordering::Relaxed), NOTHING, "[B1] two executors at a granule");
-        // Release [X1]: pairs with the Acquire in `is_start` and `is_live`:
-        // seeing the mark is seeing the header.
+        // Release [X1]: pairs with the Acquire in `is_start`: seeing the mark is seeing the header.
         mark.store(LIVE, Ordering::Release);
     }
 
@@ -52,8 +51,10 @@ impl Marks {
     pub(crate) fn clear(&self, granule: usize) {
         // Relaxed: the Release that frees the granule, or the publishing of
         // what is written there next, orders this before the next mark; and
-        // `Generation::advance` before what lookups must notice.
-        self.0[granule].store(NOTHING, Ordering::Relaxed);
+        // `Lookups::let_wipe` before what lookups must notice.
+        if !mutant("mark-not-cleared") {
+            self.0[granule].store(NOTHING, Ordering::Relaxed);
+        }
     }
 
     /// Whether an executor starts at `granule`, retired or not.
@@ -64,8 +65,8 @@ impl Marks {
 
     /// Whether an executor starts at `granule` that is not retired.
     pub(crate) fn is_live(&self, granule: usize) -> bool {
-        // Acquire [X1]: pairs with the Release in `publish`.
-        self.0[granule].load(Ordering::Acquire) == LIVE
+        // Relaxed: says nothing of the header, which a lookup orders.
+        self.0[granule].load(Ordering::Relaxed) == LIVE
     }
 
     /// The granules of `among` at which executors start, lowest first.
@@ -77,7 +78,7 @@ impl Marks {
     }
 }
 
-#[cfg(all(test, not(jit_arena_loom), not(jit_arena_shuttle)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

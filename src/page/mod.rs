@@ -26,7 +26,7 @@
 
 use crate::platform::OsResult;
 use crate::region::Region;
-use crate::sync::{AtomicU64, Ordering, Tally, zeroed_words};
+use crate::sync::{AtomicU64, Ordering, Tally, mutant, zeroed_words};
 use crate::units::{GRANULE, Span};
 
 pub(crate) mod bitmap;
@@ -207,7 +207,7 @@ impl Pages {
         // Each retry follows another thread's success.
         while let Some(hole) = bitmap::first_clear(taken, need) {
             let run = Run::new(hole.start, hole.len.min(want));
-            if let Some(got) = bitmap::take(taken, run, need) {
+            if let Some(got) = self.take_on(number, run, need) {
                 return Some(Run::new((number << self.shift) + got.start, got.len));
             }
         }
@@ -237,7 +237,7 @@ impl Pages {
     /// Takes exactly `run`, which may cross pages, or nothing.
     fn take_all(&self, run: Run) -> Option<Run> {
         for (number, part) in self.parts(run) {
-            if bitmap::take(self.taken(number), part, part.len).is_none() {
+            if self.take_on(number, part, part.len).is_none() {
                 let done = (number << self.shift) + part.start - run.start;
                 if done > 0 {
                     self.release(Run::new(run.start, done));
@@ -253,9 +253,40 @@ impl Pages {
     /// Whatever was written there has been filled with traps before, `[D3]`.
     pub(crate) fn release(&self, run: Run) {
         for (number, part) in self.parts(run) {
-            let taken = self.taken(number);
-            bitmap::release(taken, part);
-            self.index.raise(number, bitmap::clear_around(taken, part));
+            bitmap::release(self.taken(number), part);
+            if !mutant("hole-not-filed") {
+                self.file(number, part);
+            }
+        }
+    }
+
+    /// Takes granules of page `number`, as [`bitmap::take`]; what it held for a
+    /// moment only may have been measured meanwhile, so it is filed, `[P4]`.
+    fn take_on(&self, number: usize, part: Run, need: usize) -> Option<Run> {
+        match bitmap::take(self.taken(number), part, need) {
+            Ok(got) => return Some(got),
+            Err(0) => {}
+            Err(_) if mutant("held-hole-not-filed") => {}
+            Err(held) => self.file(number, Run::new(part.start, held)),
+        }
+        None
+    }
+
+    /// Files the hole around granules of page `number` that just became free,
+    /// `[P4]`.
+    fn file(&self, number: usize, part: Run) {
+        let taken = self.taken(number);
+        let hole = bitmap::clear_around(taken, part);
+        self.index.raise(number, hole.len);
+        if hole.is_inside_a_word() || mutant("joined-hole-not-filed") {
+            return;
+        }
+        // Of two threads that free neighbours in different words, neither need
+        // have seen the other's. Both have changed the leaf by now, and who did
+        // so last sees everything.
+        let joined = bitmap::clear_around(taken, part);
+        if joined.len > hole.len {
+            self.index.raise(number, joined.len);
         }
     }
 
@@ -267,7 +298,7 @@ impl Pages {
         if len == 0 {
             return None;
         }
-        let got = bitmap::take(self.taken(number), Run::new(low, len), 1)?;
+        let got = self.take_on(number, Run::new(low, len), 1)?;
         Some(Run::new(run.end(), got.len))
     }
 
@@ -275,15 +306,16 @@ impl Pages {
     /// page and with their memory present, if they are no more than `most` on a
     /// side; returns all of it. Lock-free.
     pub(crate) fn claim_around(&self, run: Run, most: usize) -> Run {
-        let base = run.start >> self.shift << self.shift;
+        let number = run.start >> self.shift;
+        let base = number << self.shift;
         if run.end() > base + self.granules() {
             return run;
         }
-        let taken = self.taken(run.start >> self.shift);
+        let taken = self.taken(number);
         let (mut start, mut end) = (run.start, run.end());
         let take = |len: usize, from: usize| {
             let part = Run::new(from - base, len);
-            if len == 0 || len > most || bitmap::take(taken, part, len).is_none() {
+            if len == 0 || len > most || self.take_on(number, part, len).is_none() {
                 return false;
             }
             // Only now: a trimmer may have had it.
@@ -307,16 +339,16 @@ impl Pages {
     /// Makes the memory of a claimed run present, `[P2]`. Makes a system call
     /// when some of it is not.
     ///
-    /// Returns the bytes that were not present before.
-    pub(crate) fn commit(&self, region: &Region, run: Run) -> OsResult<usize> {
-        let mut committed = 0;
+    /// Adds the bytes that were not present before to `committed`, also where
+    /// the system refuses the rest.
+    pub(crate) fn commit(&self, region: &Region, run: Run, committed: &mut usize) -> OsResult<()> {
         for (number, part) in self.parts(run) {
             let resident = self.resident(number);
             let wanted = self.system_pages(part);
-            // Acquire [P2]: pairs with the Release below and the one in
-            // `trim_page`; seeing the bit is seeing the page present.
+            // Acquire [P2]: pairs with the Release below; seeing the bit is seeing
+            // the page present.
             let missing = wanted & !resident.load(Ordering::Acquire);
-            if missing == 0 {
+            if missing == 0 || mutant("memory-not-committed") {
                 continue;
             }
             let first = missing.trailing_zeros() as usize;
@@ -331,13 +363,13 @@ impl Pages {
             // Release [P2]: pairs with the Acquire above.
             let before = resident.fetch_or(missing, Ordering::Release);
             let new = (missing & !before).count_ones() as usize;
-            committed += new * self.system_page;
+            *committed += new * self.system_page;
             // Relaxed: statistics and a bound that only grows.
             self.committed.fetch_add(new as u64, Ordering::Relaxed);
             self.high_water.fetch_max(number as u64 + 1, Ordering::Relaxed);
             region.committed(span.start, new);
         }
-        Ok(committed)
+        Ok(())
     }
 
     /// Whether all memory of `run` is present already. Wait-free.
@@ -394,24 +426,29 @@ impl Pages {
     /// the run, `[P3]`. Returns the bytes that went back.
     fn trim_run(&self, region: &Region, number: usize, part: Run) -> usize {
         let page = self.page(number);
-        if bitmap::take(page.taken, part, part.len).is_none() {
+        if !mutant("trimmed-unowned") && self.take_on(number, part, part.len).is_none() {
             return 0;
         }
         let run = Run::new((number << self.shift) + part.start, part.len);
         let mask = self.system_pages(part);
-        // Acquire [P2]: pairs with the Release in `commit`.
-        let present = page.resident.load(Ordering::Acquire) & mask;
+        // Relaxed: whoever committed them had granules there, which were taken
+        // here since.
+        let present = page.resident.load(Ordering::Relaxed) & mask;
         let mut gone = 0;
         // SAFETY: [P3] every granule of the run is ours, and no executor lies
         // in free granules, [B1]; the run is whole system pages.
         let discarded = unsafe { region.protection().discard(region.platform(), self.span(run)) };
         if discarded.is_ok() {
-            // Release [P2]: pairs with the Acquire in `commit`.
-            page.resident.fetch_and(!mask, Ordering::Release);
+            // Relaxed [P2]: the Release that frees the granules orders this before
+            // whoever commits there next.
+            page.resident.fetch_and(!mask, Ordering::Relaxed);
             gone = present.count_ones() as usize;
             // Relaxed: a statistic.
             self.committed.fetch_sub(gone as u64, Ordering::Relaxed);
             region.discarded(self.address(run.start), gone);
+        }
+        if mutant("trimmed-unowned") {
+            return gone * self.system_page;
         }
         self.release(run);
         gone * self.system_page
@@ -432,8 +469,9 @@ impl Pages {
 
     /// Whether a granule of the region belongs to somebody, `[B1]`.
     pub(crate) fn is_taken(&self, granule: usize) -> bool {
-        // Acquire: exact at quiescence.
-        bitmap::test(&self.taken, granule, Ordering::Acquire)
+        // Relaxed: for `verify`; whoever sees that the arena is at rest has been
+        // ordered after all that was done to it.
+        bitmap::test(&self.taken, granule, Ordering::Relaxed)
     }
 
     /// All memory that is present, in runs as long as can be.

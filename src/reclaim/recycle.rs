@@ -24,7 +24,9 @@ use crate::arch;
 use crate::arena::Shared;
 use crate::page::bitmap::Run;
 use crate::platform::OsResult;
+use crate::pressure;
 use crate::stats;
+use crate::sync::mutant;
 use crate::thread::ThreadState;
 use crate::units::{GRANULE, KIB, MIB};
 
@@ -42,7 +44,7 @@ const MOST_AROUND: usize = 512;
 
 /// Least and most that is a thread's share, in bytes.
 const LEAST_SHARE: usize = 8 * KIB;
-const MOST_SHARE: usize = 1024 * KIB;
+const MOST_SHARE: usize = 4 * MIB;
 
 /// Most bytes in a lot: what one takes is what an install may have to wait.
 const MOST_LOT: usize = 256 * KIB;
@@ -134,6 +136,7 @@ pub(crate) fn push(thread: &ThreadState) -> bool {
 pub(crate) fn collect(thread: &ThreadState) {
     reclaim(thread);
     trim::everything(thread);
+    pressure::fell(thread.shared());
 }
 
 /// Makes holes of all that nobody can be running at this moment, and gives
@@ -143,15 +146,16 @@ pub(crate) fn reclaim(thread: &ThreadState) -> bool {
     thread.put_claim_aside();
     thread.adopt_orphans();
     thread.seal();
+    let mut any = thread.holes.borrow().count() > 0 || thread.unsynced.borrow().bytes() > 0;
     // A batch ripens within three advances if nobody is pinned; each flush
     // runs a bounded part of what is ripe, so it goes on while that helps.
     let mut idle = 0;
     while idle < 4 {
         thread.local.pin().flush();
         idle = if recycle(thread, Of::AllThreads) > 0 { 0 } else { idle + 1 };
+        any |= idle == 0;
     }
     synchronise(thread);
-    let any = thread.holes.borrow().count() > 0;
     give_up(thread, 0);
     thread.account_unused();
     any
@@ -159,7 +163,9 @@ pub(crate) fn reclaim(thread: &ThreadState) -> bool {
 
 /// Gives up what a thread has for itself, for it is about to end.
 pub(crate) fn hand_over(thread: &ThreadState) {
-    thread.put_claim_aside();
+    if !mutant("claim-lost-at-exit") {
+        thread.put_claim_aside();
+    }
     settle(thread);
     give_up(thread, 0);
     let rest = core::mem::take(&mut *thread.unsynced.borrow_mut());
@@ -200,7 +206,7 @@ fn recycle(thread: &ThreadState, whose: Of) -> usize {
     for batch in ripe.chain([&shared.waiting]).flat_map(Stack::take_all) {
         // [E2]: after the batch was taken, so every hold on a part of it that
         // was published under a pin is seen.
-        let held = shared.threads.held();
+        let held = if mutant("holds-not-looked-at") { vec![] } else { shared.threads.held() };
         if !shared.config.tools.is_empty() {
             tell_tools(shared, batch.dead(), &held);
         }
@@ -213,23 +219,30 @@ fn recycle(thread: &ThreadState, whose: Of) -> usize {
         }
         thread.keep_spare(batch);
     }
+    // [L1]: after the last mark is cleared, before the first byte changes. What
+    // lookups may be reading is left to the next lot.
+    if unsynced.bytes > before && !shared.lookups.let_wipe() {
+        for run in unsynced.runs.drain(known..) {
+            let span = shared.pages.span(run);
+            waiting.get_or_insert_with(Batch::new).push(Dead { span, was: Was::Unit }, span.len);
+        }
+        unsynced.bytes = before;
+    }
     if let Some(waiting) = waiting {
         shared.waiting.push(waiting);
     }
-    let recycled = unsynced.bytes - before;
-    if recycled == 0 {
-        return 0;
-    }
-    // [L1]: after the last mark is cleared, before the first byte changes.
-    shared.generation.advance();
-    if !arch::DROPS_STALE_FETCHES {
+    if unsynced.bytes > before && !arch::DROPS_STALE_FETCHES {
         let mut lot = unsynced.runs.split_off(known);
         fill(thread, &mut lot);
         unsynced.runs.append(&mut lot);
         unsynced.bytes = unsynced.runs.iter().map(|run| run.len * GRANULE).sum();
     }
-    // Who recycles as long as that helps must not take up again what was refused.
-    let gained = unsynced.bytes.saturating_sub(before);
+    // Without what could not be filled: who goes on while something is recycled
+    // would go on for ever.
+    let recycled = unsynced.bytes - before;
+    if recycled == 0 {
+        return 0;
+    }
     // [X2]: after the last run of it, which the grace period and the holds
     // tell, and on processors that must not fetch what follows, after its end.
     unsynced.ticket = shared.syncs.ticket();
@@ -238,7 +251,8 @@ fn recycle(thread: &ThreadState, whose: Of) -> usize {
     thread.share.set(share(shared));
     stats::add(&thread.tallies().lots, 1);
     trim::after_lot(thread, recycled);
-    gained
+    pressure::fell(shared);
+    recycled
 }
 
 /// Makes what a synchronisation has covered the thread's own holes; gives up
@@ -300,10 +314,20 @@ pub(crate) fn give_up(thread: &ThreadState, keep: usize) {
     if surplus.is_empty() {
         return;
     }
-    fill(thread, &mut surplus);
-    for run in surplus {
+    if mutant("hole-kept-and-given") {
+        surplus.iter().for_each(|&run| thread.holes.borrow_mut().add(run));
+    }
+    let is_early = mutant("freed-before-traps");
+    let release = |run: &Run| {
         stats::add(&thread.tallies().released, run.len);
-        thread.shared().pages.release(run);
+        thread.shared().pages.release(*run);
+    };
+    if is_early {
+        surplus.iter().for_each(release);
+    }
+    fill(thread, &mut surplus);
+    if !is_early {
+        surplus.iter().for_each(release);
     }
     thread.account_unused();
 }

@@ -131,6 +131,7 @@ pub(crate) fn after_lot(thread: &ThreadState, recycled: usize) {
         }
     }
     shared.watermark.gave_back(trimmed);
+    shared.budget.gave_back(trimmed);
     stats::add(&thread.tallies().trimmed, trimmed);
 }
 
@@ -142,5 +143,6 @@ pub(crate) fn everything(thread: &ThreadState) {
     let trimmed = (0..shared.pages.high_water())
         .map(|number| shared.pages.trim_page(&shared.region, number, usize::MAX))
         .sum();
+    shared.budget.gave_back(trimmed);
     stats::add(&thread.tallies().trimmed, trimmed);
 }

@@ -81,19 +81,16 @@ pub(crate) mod thread {
     }
 }
 
-/// A place in simulated memory whose accesses loom watches for data races: it
-/// fails the model when two, one of them a write, are not ordered by
+/// A place in memory, often simulated, whose accesses loom watches for data
+/// races: it fails the model when two, one of them a write, are not ordered by
 /// happens-before. Watching adds no step and no ordering.
-#[cfg(any(test, feature = "model"))]
 #[derive(Debug)]
 pub(crate) struct Watched(loom::cell::UnsafeCell<()>);
 
 // SAFETY: there is nothing in the cell; loom keeps its own state of it, and runs
 // all threads of a model on one.
-#[cfg(any(test, feature = "model"))]
 unsafe impl Sync for Watched {}
 
-#[cfg(any(test, feature = "model"))]
 impl Watched {
     /// A place that nobody has accessed. Creating it counts as a write.
     pub(crate) fn new() -> Self {
@@ -112,6 +109,10 @@ impl Watched {
         self.0.with_mut(|_| ());
     }
 }
+
+/// Whether this build's checker sees what crossbeam-epoch does.
+#[cfg(test)]
+pub(crate) const SEES_CROSSBEAM: bool = cfg!(crossbeam_loom);
 
 /// Runs a test body as often as this build's checker needs: once for every
 /// schedule with at most three preemptions, and for every value a load may

@@ -35,13 +35,11 @@ pub(crate) mod thread {
     }
 }
 
-/// A place in simulated memory whose accesses a checker may watch for data
-/// races. shuttle does not: to it every atomic is sequentially consistent.
-#[cfg(any(test, feature = "model"))]
+/// A place in memory, often simulated, whose accesses a checker may watch for
+/// data races. shuttle does not: to it every atomic is sequentially consistent.
 #[derive(Debug)]
 pub(crate) struct Watched;
 
-#[cfg(any(test, feature = "model"))]
 impl Watched {
     /// A place that nobody has accessed.
     pub(crate) fn new() -> Self {
@@ -56,6 +54,11 @@ impl Watched {
     #[allow(clippy::unused_self)]
     pub(crate) fn write(&self) {}
 }
+
+/// Whether this build's checker sees what crossbeam-epoch does: each of its
+/// operations is one step.
+#[cfg(test)]
+pub(crate) const SEES_CROSSBEAM: bool = true;
 
 /// Runs a test body as often as this build's checker needs: 200 schedules.
 #[cfg(test)]

@@ -48,13 +48,11 @@ pub(crate) mod thread {
     }
 }
 
-/// A place in simulated memory whose accesses a checker may watch for data
-/// races. Nobody does in this build.
-#[cfg(any(test, feature = "model"))]
+/// A place in memory, often simulated, whose accesses a checker may watch for
+/// data races. Nobody does in this build.
 #[derive(Debug)]
 pub(crate) struct Watched;
 
-#[cfg(any(test, feature = "model"))]
 impl Watched {
     /// A place that nobody has accessed.
     pub(crate) fn new() -> Self {
@@ -69,6 +67,10 @@ impl Watched {
     #[allow(clippy::unused_self)]
     pub(crate) fn write(&self) {}
 }
+
+/// Whether this build's checker sees what crossbeam-epoch does.
+#[cfg(test)]
+pub(crate) const SEES_CROSSBEAM: bool = true;
 
 /// Runs a test body as often as this build's checker needs: once.
 #[cfg(test)]

@@ -284,7 +284,7 @@ impl fmt::Debug for Holes {
     }
 }
 
-#[cfg(all(test, not(jit_arena_loom), not(jit_arena_shuttle)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

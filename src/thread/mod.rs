@@ -20,6 +20,7 @@ use crate::lookup::CodeInfo;
 use crate::reclaim::recycle;
 use crate::reservation::Reservation;
 use crate::scope::WriteScope;
+use crate::sync::mutant;
 use crate::tools::Symbol;
 
 mod attached;
@@ -46,7 +47,9 @@ pub struct ThreadHandle {
 impl ThreadHandle {
     pub(crate) fn attach(shared: &ArenaRef) -> Result<Self, AttachError> {
         let arena = shared.get();
-        arena.region.protection().attach(arena.region.platform());
+        if !mutant("inherited-rights-kept") {
+            arena.region.protection().attach(arena.region.platform());
+        }
         let handle = Self { state: NonNull::from(Box::leak(Box::new(ThreadState::new(shared)))) };
         attached::link(handle.state());
         handle.state().show_in_record(true);
@@ -144,15 +147,20 @@ impl ThreadHandle {
     #[inline]
     pub fn install(&mut self, code: &[u8], data: &[u8]) -> Result<Executor, InstallError> {
         let layout = CodeLayout::new(code.len()).data(data.len(), 1);
-        let mut reservation = self.reserve(layout)?;
-        let mut scope = self.write();
+        let state = self.state();
+        let mut reservation = state.reserve(layout)?;
+        let mut scope = WriteScope::open(state);
         scope.write_at(&mut reservation, 0, code)?;
         if !data.is_empty() {
             scope.write_at(&mut reservation, code.len(), data)?;
         }
+        if mutant("publish-before-close") {
+            state.publish(&reservation).map_err(InstallError::Publish)?;
+            return Ok(reservation.into_executor());
+        }
         drop(scope);
         // Dropped if that fails: its bytes go back.
-        self.state().publish(&reservation).map_err(InstallError::Publish)?;
+        state.publish(&reservation).map_err(InstallError::Publish)?;
         Ok(reservation.into_executor())
     }
 
@@ -187,7 +195,9 @@ impl Drop for ThreadHandle {
         state.show_in_record(false);
         attached::unlink(state);
         recycle::hand_over(state);
-        state.seal();
+        if !mutant("batch-lost-at-exit") {
+            state.seal();
+        }
         // What the system still refuses to close stays counted in the stats.
         let _ = state.close_unsealed(state.shared().region.span());
         state.shared().threads.give_back(state.record());

@@ -15,7 +15,7 @@ use crate::page::bitmap::Run;
 use crate::pressure::CommitError;
 use crate::reclaim::recycle;
 use crate::stats;
-use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
+use crate::sync::{AtomicPtr, AtomicUsize, Ordering, Watched};
 use crate::thread::ThreadState;
 use crate::units::{GRANULE, KIB};
 
@@ -28,16 +28,20 @@ struct Island {
     run: Run,
     /// Granules handed out; beyond the run's length once it is used up.
     used: AtomicUsize,
+    /// Stands for `older` and `run`: the models see who reads them unordered.
+    made: Watched,
 }
 
 /// The islands of a zone, newest first.
 pub(super) struct Islands {
     newest: AtomicPtr<Island>,
+    /// Granules of islands that were given back, unseen.
+    given_back: AtomicUsize,
 }
 
 impl Islands {
     pub(super) fn new() -> Self {
-        Self { newest: AtomicPtr::new(ptr::null_mut()) }
+        Self { newest: AtomicPtr::new(ptr::null_mut()), given_back: AtomicUsize::new(0) }
     }
 
     /// Granules for the calling thread alone, whole write units, at least
@@ -69,7 +73,8 @@ impl Islands {
                 thread.shared().pages.release(run);
                 return Err(error);
             }
-            let new = Island { older: newest, run, used: AtomicUsize::new(need) };
+            let new =
+                Island { older: newest, run, used: AtomicUsize::new(need), made: Watched::new() };
             let new = Box::into_raw(Box::new(new));
             // Release: pairs with the Acquire above. Relaxed on failure: the
             // loop loads again.
@@ -83,6 +88,14 @@ impl Islands {
             drop(unsafe { Box::from_raw(new) });
             thread.shared().pages.release(run);
         }
+    }
+
+    /// Gives granules back that [`take`](Self::take) handed out and nobody has
+    /// seen since. Wait-free; they become a hole as abandoned reservations do.
+    pub(super) fn give_back(&self, thread: &ThreadState, run: Run) {
+        thread.abandon(thread.shared().pages.span(run));
+        // Relaxed: a statistic.
+        self.given_back.fetch_add(run.len, Ordering::Relaxed);
     }
 
     /// Calls `f` with what was handed out to nobody yet.
@@ -100,15 +113,18 @@ impl Islands {
 
     /// Granules of all islands.
     pub(super) fn granules(&self) -> usize {
-        let mut granules = 0;
+        let mut granules = 0_usize;
         // Acquire: as in `take`.
         let mut at = self.newest.load(Ordering::Acquire);
         // SAFETY: as in `take`.
         while let Some(island) = unsafe { at.as_ref() } {
+            island.made.read();
             granules += island.run.len;
             at = island.older;
         }
-        granules
+        // Relaxed: a statistic. Read last, so possibly of an island that is too
+        // new to be counted.
+        granules.saturating_sub(self.given_back.load(Ordering::Relaxed))
     }
 }
 
@@ -120,7 +136,8 @@ fn claim(thread: &ThreadState, pages: &Range<usize>, need: usize) -> Option<Run>
     let find = |need| claim_in(shared, pages, need, long);
     find(long).or_else(|| find(need)).or_else(|| {
         // Full, so nothing that could be free may stay retired.
-        recycle::reclaim(thread).then(|| find(need)).flatten()
+        recycle::reclaim(thread);
+        find(need)
     })
 }
 

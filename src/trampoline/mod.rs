@@ -31,6 +31,7 @@ use crate::page::bitmap::Run;
 use crate::platform::{OsError, OsResult};
 use crate::pressure::CommitError;
 use crate::stats;
+use crate::sync::mutant;
 use crate::thread::{self, ThreadHandle, ThreadState};
 use crate::units::{GRANULE, Span};
 
@@ -293,8 +294,11 @@ fn add(thread: &ThreadState, number: usize, targets: &[usize]) -> Result<usize, 
         .take(thread, &pages, need)?
         .ok_or(TrampolineError::Exhausted { bytes: need * GRANULE })?;
     let span = shared.pages.span(run);
+    if mutant("trampoline-entered-unwritten") {
+        known.insert(targets[0], span.start);
+    }
     if let Err(error) = write(thread, span, targets) {
-        thread.abandon(span);
+        islands.give_back(thread, run);
         return Err(error.into());
     }
     let mut first = None;
@@ -310,7 +314,7 @@ fn add(thread: &ThreadState, number: usize, targets: &[usize]) -> Result<usize, 
         used.fill(true);
     }
     for at in (0..run.len).filter(|at| !used[*at]) {
-        thread.abandon(shared.pages.span(Run::new(run.start + at, 1)));
+        islands.give_back(thread, Run::new(run.start + at, 1));
     }
     // `targets` is not empty.
     Ok(first.unwrap_or(span.start))
