@@ -10,6 +10,7 @@ use std::fs;
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use common::{KIB, Random, bytes_at, call, call_at, constant, install, maps};
 use jit_arena::{
     Arena, CodeLayout, Executor, InstallError, ReserveError, Slot, Strategy, ThreadHandle,
 };
+use jit_arena::{CodeInfo, Span, Symbol, Tool};
 
 /// Longest that a forked child may take, in seconds: one that hangs is ended.
 const LIMIT: libc::c_uint = 120;
@@ -517,6 +519,65 @@ fn f2_holds_and_parks_survive_a_fork() {
             drop(running);
             drop(guard);
             assert_eq!(call_at(entry), 31);
+        },
+        succeeds,
+    );
+}
+
+/// A tool that is locked most of the time.
+#[derive(Debug, Default)]
+struct Slow(Mutex<usize>);
+
+impl Tool for Slow {
+    fn published(&self, _: &CodeInfo, _: &[u8], _: &Symbol<'_>) {
+        let mut told = self.0.lock().unwrap();
+        thread::sleep(Duration::from_micros(300));
+        *told += 1;
+    }
+
+    fn recycled(&self, _: usize) {
+        drop(self.0.lock().unwrap());
+    }
+
+    fn unmapped(&self, _: Span) {}
+}
+
+fn publish_named(thread: &mut ThreadHandle) -> Executor {
+    let mut place = thread.reserve(CodeLayout::new(64)).unwrap();
+    thread.write().write_at(&mut place, 0, &constant(6)).unwrap();
+    thread.publish_named(place, &Symbol::new("six")).unwrap()
+}
+
+#[test]
+fn f2_no_tool_is_locked_in_a_child() {
+    child::each_strategy(
+        "f2_no_tool_is_locked_in_a_child",
+        |small| {
+            let tool = Arc::new(Slow::default());
+            let builder = Arena::builder().reserve(common::RESERVE).tool(tool);
+            let arena = builder.strategy(small.report().strategy).build().unwrap();
+            let stop = AtomicBool::new(false);
+            thread::scope(|scope| {
+                for _ in 0..3 {
+                    scope.spawn(|| {
+                        let mut thread = arena.attach().unwrap();
+                        while !stop.load(Ordering::Relaxed) {
+                            drop(publish_named(&mut thread));
+                        }
+                    });
+                }
+                let _stop = Stop(&stop);
+                let mut thread = arena.attach().unwrap();
+                for _ in 0..10 {
+                    expect_passed(fork(|| {
+                        let named = publish_named(&mut thread);
+                        assert_eq!(call(&thread, &named), 6);
+                        drop(named);
+                        thread.collect();
+                        arena.verify().unwrap();
+                    }));
+                }
+            });
         },
         succeeds,
     );

@@ -7,12 +7,13 @@
 mod common;
 
 use std::cell::Cell;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Random, call, call_at, child, constant, install, is_sanitized};
-use jit_arena::{Arena, CodeLayout, Executor};
+use jit_arena::{Arena, CodeLayout, Executor, ReserveError};
 
 /// What a thread is doing.
 #[derive(Clone, Copy, Debug)]
@@ -72,13 +73,39 @@ fn own_stack() -> Vec<u8> {
     memory
 }
 
-/// Has SIGPROF come for every `interval` of processor time, or no more.
-fn set_timer(interval: Duration) {
-    let interval = libc::timeval { tv_sec: 0, tv_usec: interval.as_micros() as libc::suseconds_t };
-    let timer = libc::itimerval { it_interval: interval, it_value: interval };
-    // SAFETY: both are live; a null old value is allowed.
-    let set = unsafe { libc::setitimer(libc::ITIMER_PROF, &raw const timer, std::ptr::null_mut()) };
-    assert_eq!(set, 0);
+/// Threads to signal: no timer of the process comes more often than the
+/// system's clock ticks.
+static TARGETS: Mutex<Vec<libc::pid_t>> = Mutex::new(Vec::new());
+
+/// The calling thread is signalled as long as this lives.
+struct Target(libc::pid_t);
+
+impl Target {
+    fn new() -> Self {
+        // SAFETY: gettid(2) has no preconditions.
+        let own = unsafe { libc::gettid() };
+        TARGETS.lock().unwrap().push(own);
+        Self(own)
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        TARGETS.lock().unwrap().retain(|target| *target != self.0);
+    }
+}
+
+/// Signals each target, once an `interval`.
+fn send(interval: Duration, stop: &AtomicBool) {
+    // SAFETY: getpid(2) has no preconditions.
+    let own = unsafe { libc::getpid() };
+    while !stop.load(Ordering::Relaxed) {
+        for target in TARGETS.lock().unwrap().iter() {
+            // SAFETY: a thread that lives: it is on the list.
+            unsafe { libc::syscall(libc::SYS_tgkill, own, *target, libc::SIGPROF) };
+        }
+        thread::sleep(interval);
+    }
 }
 
 struct Stop<'a>(&'a AtomicBool);
@@ -91,6 +118,7 @@ impl Drop for Stop<'_> {
 
 fn churn(arena: &Arena, seed: u64, stop: &AtomicBool) {
     let stack = own_stack();
+    let target = Target::new();
     let mut random = Random::new(seed);
     let mut thread = arena.attach().unwrap();
     let mut all: Vec<(Executor, u32)> = Vec::new();
@@ -98,7 +126,14 @@ fn churn(arena: &Arena, seed: u64, stop: &AtomicBool) {
         let value = random.below(1 << 20) as u32;
         let code = constant(value);
         let len = code.len() + random.below(2000) / 4 * 4;
-        let mut place = thread.reserve(CodeLayout::new(len)).unwrap();
+        let mut place = match thread.reserve(CodeLayout::new(len)) {
+            // A thread that is pinned has not run for long: it is let run.
+            Err(ReserveError::Exhausted { .. }) => {
+                thread::sleep(Duration::from_millis(1));
+                continue;
+            }
+            reserved => reserved.unwrap(),
+        };
         PHASE.set(Phase::Writing);
         let mut scope = thread.write();
         let bytes = scope.bytes(&mut place).unwrap();
@@ -124,6 +159,7 @@ fn churn(arena: &Arena, seed: u64, stop: &AtomicBool) {
         }
     }
     drop(all);
+    drop(target);
     STACK.set((0, 0));
     let none =
         libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
@@ -142,9 +178,9 @@ fn signals_at_any_moment(arena: Arena, interval: Duration, least: Duration) {
     let stop = AtomicBool::new(false);
     let begun = Instant::now();
     let came = |phase: Phase| CAME[phase as usize].load(Ordering::Relaxed);
-    set_timer(interval);
     thread::scope(|scope| {
         let _stop = Stop(&stop);
+        scope.spawn(|| send(interval, &stop));
         for seed in 0..4 {
             let (arena, stop) = (&arena, &stop);
             scope.spawn(move || churn(arena, seed, stop));
@@ -155,7 +191,6 @@ fn signals_at_any_moment(arena: Arena, interval: Duration, least: Duration) {
             thread::sleep(Duration::from_millis(20));
         }
     });
-    set_timer(Duration::ZERO);
     ASKED.store(std::ptr::null_mut(), Ordering::Release);
     println!("\nsignals: {:?} {CAME:?}", PHASES);
     assert_eq!(WRONG.load(Ordering::Relaxed), 0, "handlers saw something wrong");
@@ -174,7 +209,7 @@ fn h5_handlers_run_code_in_the_midst_of_everything() {
     });
 }
 
-/// 5 kHz of processor time for a minute:
+/// Each thread every 200 microseconds, if the machine gets to it, for a minute:
 /// `cargo test --release --test signals -- --ignored --nocapture`.
 #[test]
 #[ignore = "takes a minute a strategy"]

@@ -37,6 +37,14 @@ impl Gate {
         (before & CLOSED == 0).then_some(inside)
     }
 
+    /// Goes in, and waits for that if the gate is closed, some seconds at most.
+    pub(crate) fn enter_in_time(&self) -> Option<Inside<'_>> {
+        (0..A_LITTLE).find_map(|_| {
+            self.wait_a_little();
+            self.enter()
+        })
+    }
+
     /// Lets nobody in any more. One at a time closes it.
     pub(super) fn close(&self) {
         // Relaxed: `is_empty` orders.

@@ -129,7 +129,12 @@ impl ThreadHandle {
     ) -> Result<Executor, PublishError> {
         let code = CodeInfo::new(reservation.entry(), &reservation.block());
         let executor = self.publish(reservation)?;
-        self.state().shared().config.tools.published(&code, symbol);
+        let shared = self.state().shared();
+        if !shared.config.tools.is_empty() {
+            // So that in a forked child no tool is left locked by another thread.
+            let _inside = shared.gate.enter_in_time();
+            shared.config.tools.published(&code, symbol);
+        }
         Ok(executor)
     }
 
