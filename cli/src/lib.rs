@@ -1,7 +1,7 @@
 //! What the `jit-arena` program is made of.
 //!
 //! A command line ([`args`]) names one of the commands ([`job`]): [`doctor`],
-//! [`replay`] of a [`trace`], [`stress`], what [`trampolines`] save,
+//! [`replay`] of a [`trace`], [`stress`], the same with [`python`] programs, what [`trampolines`] save,
 //! a [`dump`] of code. `replay` and
 //! `stress` install [`code`] that
 //! checks itself, [`check`] every call, have the kernel asked meanwhile what is
@@ -20,6 +20,7 @@ pub mod failure;
 pub mod human;
 pub mod job;
 pub mod output;
+pub mod python;
 pub mod replay;
 pub mod resident;
 pub mod settle;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jit_arena::{Arena, AttachError, BuildError, Builder};
 
@@ -85,7 +86,20 @@ impl Runtime {
         &self.0.recorder.reclaims
     }
 
-    /// What each thread has done, ended ones too, of the first few thousand.
+    /// How long ago the oldest executor was dropped whose memory is not usable
+    /// again yet: how far reclamation lags behind.
+    #[must_use]
+    pub fn lag(&self) -> Duration {
+        self.0.recorder.lag()
+    }
+
+    /// Times that any thread left machine code in the middle.
+    #[must_use]
+    pub fn exits(&self) -> u64 {
+        self.0.activity.exits()
+    }
+
+    /// What each thread has done that lives, or has ended not long ago.
     #[must_use]
     pub fn threads(&self) -> Vec<ThreadActivity> {
         self.0.activity.read()

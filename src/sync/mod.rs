@@ -22,14 +22,12 @@ mod imp;
 
 #[cfg(any(test, feature = "model", jit_arena_eager))]
 pub(crate) mod ghost;
-#[cfg(any(test, feature = "model", jit_arena_eager))]
 mod mutant;
 #[cfg(jit_arena_mutants)]
 pub(crate) mod weaken;
 
 // What is named here takes the place of what the glob would bring.
 pub(crate) use imp::*;
-#[cfg(any(test, feature = "model", jit_arena_eager))]
 pub(crate) use mutant::mutant;
 #[cfg(jit_arena_mutants)]
 pub(crate) use weaken::{AtomicPtr, AtomicU64, AtomicUsize, fence, zeroed_words};

@@ -27,7 +27,7 @@ impl Emitter<'_> {
             How::Global(constant) => {
                 let Op::LoadGlobal { d, g } = *op else { return None };
                 self.check_version(g, &constant);
-                self.constant(d, constant.value);
+                self.constant(d, constant.value, constant.ty);
                 return Some(());
             }
             How::Native => {}
@@ -260,8 +260,7 @@ impl Emitter<'_> {
     // ----- values
 
     /// Gives a slot a value that is known.
-    fn constant(&mut self, d: Slot, value: Value) {
-        let ty = Ty::of(value);
+    fn constant(&mut self, d: Slot, value: Value, ty: Ty) {
         match ty {
             Ty::Float => {
                 let x = self.target(d, ty, 0);
@@ -285,7 +284,8 @@ impl Emitter<'_> {
 
     fn copy(&mut self, d: Slot, a: Operand) {
         if a & CONST != 0 {
-            return self.constant(d, self.request.constant(a));
+            let value = self.request.constant(a);
+            return self.constant(d, value, Ty::of(value));
         }
         match self.ty(a) {
             Ty::Float => {

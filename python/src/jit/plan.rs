@@ -14,6 +14,8 @@ use crate::value::{Value, tag};
 pub(super) struct Constant {
     pub(super) value: Value,
     pub(super) version: u64,
+    /// As it was then: an empty list gets its type with its first element.
+    pub(super) ty: Ty,
     restless: bool,
 }
 
@@ -67,7 +69,7 @@ impl<'a> Request<'a> {
         let known = looked_at.entry(g).or_insert_with(|| {
             let global = &self.world.globals[usize::from(g)];
             let (value, version) = global.read();
-            Constant { value, version, restless: global.is_restless() }
+            Constant { value, version, ty: Ty::of(value), restless: global.is_restless() }
         });
         (!known.restless && known.value.tag != tag::UNDEF).then_some(*known)
     }
@@ -156,11 +158,9 @@ pub(super) fn plan(request: &Request<'_>, pc: usize, types: &[Ty]) -> Plan {
         },
         Op::ForEach { .. } => Plan::step(seen),
         Op::LoadGlobal { g, .. } => match request.global(g) {
-            Some(constant) => Plan {
-                how: How::Global(constant),
-                refine: Vec::new(),
-                result: Ty::of(constant.value),
-            },
+            Some(constant) => {
+                Plan { how: How::Global(constant), refine: Vec::new(), result: constant.ty }
+            }
             None => Plan::step(seen),
         },
         Op::Index { a, b, .. } => {

@@ -16,7 +16,7 @@ use crate::value::objects::{Exception, Function, locked};
 use crate::value::{ExcKind, Value};
 
 /// Values that all frames of a thread have room for.
-const STACK: usize = 64 << 10;
+const STACK: usize = 32 << 10;
 
 /// The most slots a frame and what it calls directly can reach.
 const MARGIN: usize = 512;
@@ -85,7 +85,8 @@ pub(crate) struct Context {
     /// Threads this call has started.
     pub(crate) started: Vec<Value>,
     pub(crate) random: fastrand::Rng,
-    stack: Box<[Value]>,
+    /// Words in place of values: all zero, and untouched until they are used.
+    stack: Box<[u128]>,
     /// Makes code. Another than the one that runs it: that has guards all the
     /// way up the stack, and code is made in the middle of calls.
     pub(crate) maker: ThreadHandle,
@@ -102,9 +103,9 @@ impl Context {
     pub(crate) fn new(runtime: &Arc<Shared>, tiers: bool) -> Result<Box<Self>, AttachError> {
         let runner = runtime.arena.attach()?;
         let mut random = fastrand::Rng::new();
-        let mut stack = vec![Value::UNDEF; STACK].into_boxed_slice();
+        let mut stack = vec![0_u128; STACK].into_boxed_slice();
         // SAFETY: inside the stack.
-        let limit = unsafe { stack.as_mut_ptr().add(STACK - MARGIN) };
+        let limit = unsafe { stack.as_mut_ptr().add(STACK - MARGIN) }.cast();
         Ok(Box::new(Self {
             fuel: FUEL,
             force: runtime.next_force(&mut random),
@@ -154,7 +155,7 @@ impl Context {
         function: Value,
         args: &[Value],
     ) -> Result<Value, Value> {
-        let frame = Frame(self.stack.as_mut_ptr());
+        let frame = Frame(self.stack.as_mut_ptr().cast());
         for (slot, arg) in (0..).zip(args) {
             frame.set(slot, *arg);
         }

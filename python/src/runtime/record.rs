@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::value::objects::locked;
 
-/// Threads whose records are kept after they have ended.
-const KEPT: usize = 4096;
+/// Records that are kept; if there are more, those of ended threads go.
+const KEPT: usize = 1024;
 
 /// One thread's counts.
 #[derive(Debug)]
@@ -42,11 +42,13 @@ pub struct ThreadActivity {
 pub(crate) struct Activity {
     start: Instant,
     records: Mutex<Vec<Arc<Record>>>,
+    /// Exits of threads whose records are gone.
+    exits: AtomicU64,
 }
 
 impl Default for Activity {
     fn default() -> Self {
-        Self { start: Instant::now(), records: Mutex::default() }
+        Self { start: Instant::now(), records: Mutex::default(), exits: AtomicU64::new(0) }
     }
 }
 
@@ -62,10 +64,24 @@ impl Activity {
             over: AtomicBool::new(false),
         });
         let mut records = locked(&self.records);
-        if records.len() < KEPT {
-            records.push(Arc::clone(&record));
+        if records.len() >= KEPT {
+            // Relaxed: counts, and whoever is over writes no more.
+            records.retain(|record| {
+                let over = record.over.load(Ordering::Relaxed);
+                if over {
+                    self.exits.fetch_add(record.exits.load(Ordering::Relaxed), Ordering::Relaxed);
+                }
+                !over
+            });
         }
+        records.push(Arc::clone(&record));
         record
+    }
+
+    /// Times that any thread left machine code in the middle.
+    pub(crate) fn exits(&self) -> u64 {
+        let gone = self.exits.load(Ordering::Relaxed);
+        gone + self.read().iter().map(|thread| thread.exits).sum::<u64>()
     }
 
     pub(crate) fn read(&self) -> Vec<ThreadActivity> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jit_arena::{CodeInfo, Span, Symbol, Tool};
 
@@ -18,6 +18,12 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
+    /// How long ago the oldest of those died that are not recycled yet.
+    pub(crate) fn lag(&self) -> Duration {
+        let oldest = locked(&self.died).values().min().copied();
+        oldest.map_or(Duration::ZERO, |died| died.elapsed())
+    }
+
     /// The executor entered at `entry` is about to be dropped.
     pub(crate) fn died(&self, entry: usize) {
         locked(&self.died).insert(entry, Instant::now());

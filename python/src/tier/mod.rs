@@ -6,7 +6,7 @@
 //! frame has at that moment, and puts the executor into the site's slot, where
 //! every thread finds it. Leaving an executor gives an operation to go on with
 //! and a frame in which all is as the interpreter left it; a way out that is
-//! taken often gets a side trace, which the parent [`unit`] owns.
+//! taken often gets a side trace, which the parent [unit](mod@unit) owns.
 
 pub(crate) mod evict;
 #[cfg(target_arch = "x86_64")]
