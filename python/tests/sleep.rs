@@ -43,18 +43,25 @@ def run(n):
     return s
 ";
 
-/// Drops code all the time until `done`; the most that was seen waiting to be
-/// recycled, and how much was dropped.
+/// Drops code all the time until `done`; the most bytes that were seen waiting
+/// to be recycled, and how many were dropped.
 fn churn(runtime: &Runtime, done: &AtomicBool) -> (u64, u64) {
     let program = Program::parse("busy.py", BUSY).expect("in the subset");
-    let world = runtime.world(&program);
     let mut thread = runtime.attach().expect("a thread");
-    thread.start(&world).expect("starts");
     let (mut most, mut dropped) = (0, 0);
     while !done.load(Ordering::Relaxed) {
-        assert_eq!(thread.call(&world, "run", 100).as_deref(), Ok("4950"));
-        dropped += world.rebind("K").expect("a global") as u64;
-        most = most.max(runtime.arena().stats().retired_bytes);
+        // A global that changes very often no longer counts as a constant, so
+        // each program has its own for some time only.
+        let world = runtime.world(&program);
+        thread.start(&world).expect("starts");
+        for _ in 0..100 {
+            assert_eq!(thread.call(&world, "run", 100).as_deref(), Ok("4950"));
+            let before = runtime.arena().stats();
+            world.rebind("K").expect("a global");
+            let after = runtime.arena().stats();
+            dropped += before.live_bytes.saturating_sub(after.live_bytes);
+            most = most.max(after.retired_bytes);
+        }
     }
     (most, dropped)
 }
@@ -91,10 +98,9 @@ fn a_thread_asleep_in_machine_code_leaves_retired_bytes_bounded() {
         assert!(nap.1 >= Duration::from_secs(10) && wait.1 >= Duration::from_secs(9));
         // They were in machine code, and so was who dropped it.
         assert!(nap.2 > 2);
-        // Code of several hundred bytes each time: ten seconds' worth of it is
-        // far more than what was ever waiting.
-        assert!(dropped > 2_000, "{dropped}");
-        assert!(most < 256 << 10, "{most} bytes waited, {dropped} executors were dropped");
+        // Ten seconds' worth of code is far more than what was ever waiting.
+        println!("{dropped} bytes of code were dropped, {most} waited at most");
+        assert!(most < 256 << 10 && dropped > 4 * most, "{most} of {dropped} bytes waited");
     });
     drop(world);
 }

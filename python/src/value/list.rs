@@ -30,7 +30,7 @@ pub(crate) mod kind {
 const SEGMENTS: usize = 40;
 
 /// The fewest elements of a first segment.
-const SMALLEST: usize = 8;
+const SMALLEST: usize = 64;
 
 /// A list. Machine code knows the first three fields.
 #[repr(C)]
