@@ -19,6 +19,7 @@ use crate::platform::Platform;
 use crate::pressure::Budget;
 use crate::reclaim::retire::{Batch, Dead, Stack};
 use crate::reclaim::scheme::Collector;
+use crate::reclaim::sync::Syncs;
 use crate::reclaim::trim::Watermark;
 use crate::region::{Region, RegionRequest};
 use crate::registry::Registry;
@@ -72,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) orphans: Stack,
     /// Counts of threads that are not attached; several may write it.
     pub(crate) unattached: Unattached,
+    /// Core synchronisations that recycled memory waits for.
+    pub(crate) syncs: Syncs,
     /// How much free memory to keep.
     pub(crate) watermark: Watermark,
     /// By which lookups know what they read.
@@ -256,6 +259,7 @@ impl Arena {
             waiting: Stack::new(),
             orphans: Stack::new(),
             unattached: Unattached::default(),
+            syncs: Syncs::new(),
             watermark: Watermark::default(),
             generation: Generation::new(),
             trampolines,

@@ -14,9 +14,8 @@ use crate::reclaim::recycle;
 use crate::reclaim::retire::{Dead, Was};
 use crate::reservation::Reservation;
 use crate::stats;
-use crate::sync::{Ordering, PATIENCE, yield_now};
+use crate::sync::{Ordering, PATIENCE, mutant, yield_now};
 use crate::thread::ThreadState;
-use crate::thread::holes::Hole;
 use crate::units::{GRANULE, KIB, Span};
 
 /// Smallest and largest appetite, in bytes.
@@ -31,13 +30,11 @@ pub(crate) struct Claim {
     /// Everything from here on is free.
     cursor: usize,
     end: usize,
-    /// Whether what is free is traps, or never was written.
-    filled: bool,
 }
 
 impl Claim {
     /// Holds nothing: the first reservation misses and claims.
-    pub(crate) const EMPTY: Self = Self { start: 0, cursor: 0, end: 0, filled: true };
+    pub(crate) const EMPTY: Self = Self { start: 0, cursor: 0, end: 0 };
 
     /// The whole claim.
     pub(crate) fn span(&self) -> Span {
@@ -52,27 +49,33 @@ impl Claim {
 
 impl ThreadState {
     /// See [`ThreadHandle::reserve`](crate::ThreadHandle::reserve).
+    #[inline]
     pub(crate) fn reserve(&self, layout: CodeLayout) -> Result<Reservation, ReserveError> {
         let layout = layout.validate()?;
         let (span, entry) = layout.place(self.claim.get().cursor);
         if span.end() <= self.claim.get().end {
             return Ok(self.bump(&layout, span, entry));
         }
-        self.refill(&layout)?;
+        if let Err(error) = self.refill(&layout) {
+            self.account_unused();
+            return Err(error);
+        }
         let (span, entry) = layout.place(self.claim.get().cursor);
         Ok(self.bump(&layout, span, entry))
     }
 
     /// Moves the cursor past `span`, which lies in the claim's rest.
+    #[inline]
     fn bump(&self, layout: &CodeLayout, span: Span, entry: usize) -> Reservation {
         let mut claim = self.claim.get();
         debug_assert!(claim.rest().contains(span));
         let skipped = Span::new(claim.cursor, span.start - claim.cursor);
         claim.cursor = span.end();
-        self.set_claim(claim);
+        self.claim.set(claim);
         if skipped.len > 0 {
-            self.put_aside(skipped, claim.filled);
+            self.put_aside(skipped);
         }
+        self.account_unused();
         if self.open_scopes.get() == 0 {
             // Outside a scope each reservation is sealed on its own.
             self.close_unit();
@@ -80,15 +83,13 @@ impl ThreadState {
         Reservation::new(self, layout.block(), span, entry)
     }
 
-    /// Replaces the claim; keeps the account of what is unused in it.
-    fn set_claim(&self, claim: Claim) {
-        self.claim.set(claim);
-        self.account_unused();
-    }
-
-    /// Accounts for what the thread has and no executor occupies.
+    /// Accounts for what the thread has and no executor occupies. Whoever
+    /// changes that calls it when done.
+    #[inline]
     pub(crate) fn account_unused(&self) {
-        let unused = self.claim.get().rest().len + self.holes.borrow().bytes();
+        let unused = self.claim.get().rest().len
+            + self.holes.borrow().bytes()
+            + self.unsynced.borrow().bytes();
         // Relaxed: a statistic of this thread's.
         self.tallies().unused.store(unused as u64, Ordering::Relaxed);
     }
@@ -112,14 +113,17 @@ impl ThreadState {
         }
         self.put_claim_aside();
         recycle::before_claim(self);
-        if self.claim_own(need) { Ok(()) } else { self.claim_shared(need) }
+        if self.claim_own(need) || (recycle::synchronise(self) && self.claim_own(need)) {
+            return Ok(());
+        }
+        self.claim_shared(need)
     }
 
     /// Makes a hole of the thread's own the claim; false if none is long enough.
     fn claim_own(&self, need: usize) -> bool {
         let hole = self.holes.borrow_mut().take(need);
         hole.is_some_and(|hole| {
-            self.begin_claim(hole.run(), hole.is_filled());
+            self.begin_claim(hole);
             true
         })
     }
@@ -185,13 +189,13 @@ impl ThreadState {
         }
         stats::add(&self.tallies().claims, 1);
         stats::add(&self.tallies().taken, run.len);
-        self.begin_claim(run, true);
+        self.begin_claim(run);
         Ok(())
     }
 
-    fn begin_claim(&self, run: Run, filled: bool) {
+    fn begin_claim(&self, run: Run) {
         let span = self.shared().pages.span(run);
-        self.set_claim(Claim { start: span.start, cursor: span.start, end: span.end(), filled });
+        self.claim.set(Claim { start: span.start, cursor: span.start, end: span.end() });
     }
 
     /// Commits a run, and with it what is free behind it, so that a growing
@@ -203,7 +207,7 @@ impl ThreadState {
         let pages = &shared.pages;
         if pages.is_committed(run) {
             // Acquires what `is_committed` has only looked at.
-            return pages.commit(&shared.region, run).map(drop).map_err(CommitError::Os);
+            return pages.commit(&shared.region, run, &mut 0).map_err(CommitError::Os);
         }
         let ahead = self.next_appetite(run.len) - run.len;
         let behind = pages.claim_behind(run, ahead);
@@ -245,15 +249,17 @@ impl ThreadState {
     /// Puts the rest of the claim with the thread's own holes.
     pub(crate) fn put_claim_aside(&self) {
         let claim = self.claim.get();
-        self.set_claim(Claim::EMPTY);
+        if !mutant("claim-returned-twice") {
+            self.claim.set(Claim::EMPTY);
+        }
         if claim.rest().len > 0 {
-            self.put_aside(claim.rest(), claim.filled);
+            self.put_aside(claim.rest());
         }
     }
 
     /// Puts granules that were not written since they were claimed with the
     /// thread's own holes.
-    fn put_aside(&self, span: Span, filled: bool) {
+    fn put_aside(&self, span: Span) {
         let (units, pages) = (&self.shared().units, &self.shared().pages);
         let mut free = span;
         if units.are_coarse() {
@@ -265,8 +271,7 @@ impl ThreadState {
             free = Span::new(start, end - start);
         }
         if free.len > 0 {
-            self.holes.borrow_mut().push(Hole::new(pages.run(free), filled));
-            self.account_unused();
+            self.holes.borrow_mut().add(pages.run(free));
         }
     }
 
@@ -276,7 +281,10 @@ impl ThreadState {
     /// window on them, which will flip those pages when it closes: until then
     /// they must not become anybody else's, `[W3]`.
     pub(crate) fn abandon(&self, span: Span) {
-        if self.shared().units.are_coarse() && self.open_scopes.get() > 0 {
+        if self.shared().units.are_coarse()
+            && self.open_scopes.get() > 0
+            && !mutant("abandoned-inside-scope")
+        {
             self.withheld.borrow_mut().push(span);
             return;
         }
@@ -305,7 +313,7 @@ impl ThreadState {
     /// was reserved before. Does nothing where units are granules.
     pub(crate) fn close_unit(&self) {
         let units = &self.shared().units;
-        if !units.are_coarse() {
+        if !units.are_coarse() || mutant("unit-left-open") {
             return;
         }
         let mut claim = self.claim.get();
@@ -313,7 +321,8 @@ impl ThreadState {
         // Claims are whole units, so this stays inside.
         claim.cursor = begun.next_multiple_of(units.bytes());
         claim.start = claim.cursor;
-        self.set_claim(claim);
+        self.claim.set(claim);
+        self.account_unused();
         self.bury(Span::new(begun, claim.cursor - begun));
     }
 
@@ -325,7 +334,8 @@ impl ThreadState {
             return false;
         }
         claim.cursor = span.start;
-        self.set_claim(claim);
+        self.claim.set(claim);
+        self.account_unused();
         true
     }
 }

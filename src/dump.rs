@@ -5,8 +5,6 @@ use crate::error::AttachError;
 use crate::executor::peek_header;
 use crate::guard::Guard;
 use crate::lookup::{self, CodeInfo};
-use crate::page::bitmap;
-use crate::sync::Ordering;
 use crate::thread::ThreadHandle;
 use crate::trampoline::Trampoline;
 use crate::units::Span;
@@ -53,16 +51,10 @@ pub(crate) fn live(shared: &Shared, _guard: &Guard<'_>) -> Vec<CodeInfo> {
     let pages = &shared.pages;
     let mut live = Vec::new();
     for number in 0..pages.high_water() {
-        let page = pages.page(number);
-        for at in bitmap::ones(page.starts) {
-            // Acquire [X1]: pairs with the Release in `add_executor`.
-            let starts = bitmap::test(page.starts, at, Ordering::Acquire);
-            if !starts || bitmap::test(page.retired, at, Ordering::Acquire) {
-                continue;
-            }
-            let header = pages.address(number * pages.granules() + at);
+        for start in pages.granules_of(number).filter(|&start| pages.marks.is_live(start)) {
+            let header = pages.address(start);
             let Some((entry, _)) = peek_header(shared, header) else { continue };
-            // As a whole, and of the executor that is there.
+            // As a whole, and of the executor that is there: this orders it.
             live.extend(lookup::lookup(shared, entry));
         }
     }

@@ -7,6 +7,7 @@ use crate::arena::{ArenaRef, Shared};
 use crate::guard::Guard;
 use crate::layout::{Block, entry_of, header_of};
 use crate::reclaim::retire::{Dead, Was};
+use crate::sync::mutant;
 use crate::thread::{self, ThreadState};
 
 /// One published piece of code, and the data behind it.
@@ -99,6 +100,7 @@ impl Executor {
     }
 
     /// Retires it through a thread's own batch.
+    #[inline]
     pub(crate) fn retire_on(mut self, thread: &ThreadState) {
         match self.shared.take() {
             Some(shared) if thread.is_of(shared.pointer()) => {
@@ -151,14 +153,19 @@ fn known_block(shared: &Shared, entry: usize, header: u64) -> Option<Block> {
 
 /// What is to be recycled of the executor entered at `entry`, which becomes
 /// retired here, `[D1]`.
+#[inline]
 fn bury(shared: &Shared, entry: usize, header: u64) -> Option<Dead> {
     let block = known_block(shared, entry, header)?;
     let span = block.span_at(entry);
-    let first = shared.pages.mark_retired(shared.pages.granule(span.start));
+    let first = shared.pages.marks.retire(shared.pages.granule(span.start));
     debug_assert!(first, "[D1] an executor was retired twice");
+    if mutant("mark-cleared-early") {
+        shared.pages.marks.clear(shared.pages.granule(span.start));
+    }
     first.then_some(Dead { span, was: Was::Executor { entry, bytes: block.bytes() } })
 }
 
+#[inline]
 fn retire(thread: &ThreadState, shared: ArenaRef, entry: usize, header: u64) {
     if let Some(dead) = bury(shared.get(), entry, header) {
         thread.count_retired(dead.bytes());

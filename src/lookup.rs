@@ -3,7 +3,7 @@
 //! A profiler's signal handler, an unwinder and a debugger's hook all start
 //! from a program counter. [`Arena::contains`](crate::Arena::contains) compares
 //! it with the region; [`Arena::lookup`](crate::Arena::lookup) goes down from
-//! its granule to the nearest start bit and reads the header there. Both only
+//! its granule to the nearest mark and reads the header there. Both only
 //! load: no lock, no allocation, no thread-local, no system call.
 //!
 //! # What a reader may see
@@ -12,10 +12,10 @@
 //! wiped and written anew under its eyes. So recycling advances a
 //! [`Generation`] once a lot, after the marks of the lot are cleared and before
 //! its first byte changes, and a lookup counts only if the generation was the
-//! same before it looked for the start bit and after it had read the header,
+//! same before it looked for the mark and after it had read the header,
 //! `[L1]`:
 //!
-//! - The start bit was read with Acquire, so the header read is the one that
+//! - The mark was read with Acquire, so the header read is the one that
 //!   belongs to the bit, or what came after it was wiped.
 //! - In the latter case the reader sees the generation advanced: the fence
 //!   before the wiping pairs with the one behind the reading. It had not seen
@@ -24,7 +24,7 @@
 //! This rules out ABA as well: between an executor and its successor in the
 //! same granule lies a lot. It is the reader's side of a sequence lock (Boehm,
 //! *Can Seqlocks Get Along With Programming Language Memory Models?*, 2012),
-//! with the start bits in the place of odd counts.
+//! with the marks in the place of odd counts.
 //!
 //! An executor that cannot be recycled meanwhile (the interrupted thread has a
 //! guard or a hold on it, the caller owns its handle) reads the same at every
@@ -36,7 +36,7 @@ use crate::arena::Shared;
 use crate::executor::peek_header;
 use crate::layout::Block;
 use crate::page::bitmap::WORD;
-use crate::sync::{AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU64, Ordering, fence, mutant};
 use crate::units::{GRANULE, MAX_ALIGN, MAX_EXECUTOR, Span};
 
 /// Times a lookup tries before it trusts what it has read each time. A lot takes
@@ -91,11 +91,14 @@ impl Generation {
         Self(AtomicU64::new(0))
     }
 
-    /// Announces that what has lost its start bits will be wiped. Wait-free;
+    /// Announces that what has lost its marks will be wiped. Wait-free;
     /// once a lot.
     pub(crate) fn advance(&self) {
+        if mutant("generation-not-advanced") {
+            return;
+        }
         // Release [L1]: pairs with the Acquire in `now`: who sees this sees the
-        // start bits cleared.
+        // marks cleared.
         self.0.fetch_add(1, Ordering::Release);
         // Release [L1]: pairs with the fence in `is_still`: who reads a byte
         // that is written from here on sees the count advanced.
@@ -153,27 +156,22 @@ fn attempt_at(shared: &Shared, address: usize) -> Option<CodeInfo> {
     info.covers(address).then_some(info)
 }
 
-/// The nearest granule from `granule` down in which an executor starts, if no
-/// free granule lies between and it is near enough.
+/// The nearest granule from `granule` down in which an executor starts, if it is
+/// near enough and no free granule lies between, as far as words of granules
+/// tell that.
 fn start_below(shared: &Shared, granule: usize) -> Option<usize> {
     let pages = &shared.pages;
-    let words = pages.granules() / WORD;
-    let lowest = granule.saturating_sub(FARTHEST) / WORD;
-    let mut mask = u64::MAX >> (WORD - 1 - granule % WORD);
-    for word in (lowest..=granule / WORD).rev() {
-        let page = pages.page(word / words);
-        // Acquire [L1]: pairs with the Release in `add_executor`: seeing the bit
-        // is seeing the header.
-        let starts = page.starts[word % words].load(Ordering::Acquire) & mask;
-        if starts != 0 {
-            return Some(word * WORD + starts.ilog2() as usize);
+    let lowest = granule.saturating_sub(FARTHEST);
+    let mut high = granule + 1;
+    while high > lowest {
+        let low = ((high - 1) / WORD * WORD).max(lowest);
+        if let Some(start) = pages.marks.starts(low..high).next_back() {
+            return Some(start);
         }
-        // Relaxed: the granules of an executor that the caller may ask for were
-        // taken before it was published.
-        if !page.taken[word % words].load(Ordering::Relaxed) & mask != 0 {
+        if !pages.is_all_taken(low, high) {
             return None;
         }
-        mask = u64::MAX;
+        high = low;
     }
     None
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::arena::Shared;
 use crate::page::bitmap::Run;
 use crate::platform::OsError;
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, Ordering, mutant};
 
 /// Of which memory a limit is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,39 +78,49 @@ pub(crate) enum CommitError {
 pub(crate) struct Budget {
     /// `usize::MAX` for none.
     limit: usize,
-    /// Bytes that threads are about to commit, `[A2]`.
-    pending: AtomicUsize,
+    /// Bytes committed, or about to be by some thread, `[A2]`; not counted
+    /// without a limit. Each step of the count is one read-modify-write that
+    /// comes before the commit and after the giving back, so that it is never
+    /// less than what is committed, whatever else threads see of each other.
+    used: AtomicUsize,
 }
 
 impl Budget {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, pending: AtomicUsize::new(0) }
+        Self { limit, used: AtomicUsize::new(0) }
     }
 
     /// Commits a claimed run if that is within the budget. Makes a system call
     /// when some of its memory is not present. Returns the bytes committed.
     pub(crate) fn commit(&self, shared: &Shared, run: Run) -> Result<usize, CommitError> {
-        let commit = || shared.pages.commit(&shared.region, run).map_err(CommitError::Os);
-        if self.limit == usize::MAX {
-            return commit();
-        }
-        let missing = shared.pages.missing_bytes(run);
+        let mut committed = 0;
+        // Another may commit a part of it meanwhile; nobody can give any back,
+        // since the run is claimed.
+        let missing = if self.limit == usize::MAX { 0 } else { shared.pages.missing_bytes(run) };
         if missing == 0 {
-            return commit();
+            let done = shared.pages.commit(&shared.region, run, &mut committed);
+            return done.map(|()| committed).map_err(CommitError::Os);
         }
-        // AcqRel [A2]: pairs with itself below. Of two that commit at a time,
-        // the later sees what the earlier has pending or, if that is over, what
-        // it has committed: the sum is never less than what is committed.
-        let pending = self.pending.fetch_add(missing, Ordering::AcqRel) + missing;
-        let committed = shared.pages.committed_bytes();
-        let result = if committed.saturating_add(pending) > self.limit {
-            Err(CommitError::OverBudget { committed, budget: self.limit })
+        // Relaxed [A2]: see `used`.
+        let used = self.used.fetch_add(missing, Ordering::Relaxed).saturating_add(missing);
+        let result = if used <= self.limit || mutant("budget-not-kept") {
+            let done = shared.pages.commit(&shared.region, run, &mut committed);
+            done.map_err(CommitError::Os)
         } else {
-            commit()
+            let committed = shared.pages.committed_bytes();
+            Err(CommitError::OverBudget { committed, budget: self.limit })
         };
-        // AcqRel [A2]: as above.
-        self.pending.fetch_sub(missing, Ordering::AcqRel);
-        result
+        // Relaxed [A2]: as above.
+        self.used.fetch_sub(missing - committed, Ordering::Relaxed);
+        result.map(|()| committed)
+    }
+
+    /// Notes that committed memory went back to the system.
+    pub(crate) fn gave_back(&self, bytes: usize) {
+        if self.limit != usize::MAX && bytes > 0 {
+            // Relaxed [A2]: as in `commit`.
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 }
 
@@ -138,7 +148,7 @@ fn look(watches: &[Watch], of: Pressure, before: usize, now: usize) {
     }
 }
 
-#[cfg(all(test, not(jit_arena_loom), not(jit_arena_shuttle)))]
+#[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 

@@ -12,7 +12,7 @@ use crossbeam_utils::CachePadded;
 use crate::reclaim::hold::Holds;
 use crate::reclaim::retire::Ripe;
 use crate::stats::{Tallies, Totals};
-use crate::sync::{AtomicPtr, AtomicUsize, Ordering, Tally};
+use crate::sync::{AtomicPtr, AtomicUsize, Ordering, Tally, Watched};
 
 /// What other threads see of an attached thread. On cache lines of its own (two:
 /// processors fetch them in pairs).
@@ -22,6 +22,9 @@ pub(crate) struct Record {
     next: *mut Record,
     /// 1 while a thread has it.
     in_use: AtomicUsize,
+    /// Stands for what only the owner changes, its counts above all: the models
+    /// see whether one owner's end comes before the next one's beginning.
+    owned: Watched,
     pub(crate) holds: Holds,
     pub(crate) tallies: Tallies,
     /// What the thread retired and nobody can be running any more. Whoever
@@ -75,12 +78,14 @@ impl Registry {
             // Acquire: pairs with the Release in `give_back`: the last owner's
             // counts and holds come before ours.
             if record.in_use.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                record.owned.write();
                 return record;
             }
         }
         let new = Box::into_raw(Box::new(Record {
             next: ptr::null_mut(),
             in_use: AtomicUsize::new(1),
+            owned: Watched::new(),
             holds: Holds::new(),
             tallies: Tallies::default(),
             ripe: CachePadded::new(Ripe::new()),
@@ -110,6 +115,7 @@ impl Registry {
     pub(crate) fn give_back(&self, record: &Record) {
         // Relaxed: steers policy.
         self.attached.fetch_sub(1, Ordering::Relaxed);
+        record.owned.write();
         // Release: pairs with the Acquire in `take`.
         record.in_use.store(0, Ordering::Release);
     }

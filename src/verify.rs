@@ -35,14 +35,12 @@ fn ensure(
 pub(crate) fn verify(shared: &Shared) -> Result<(), VerifyError> {
     let pages = &shared.pages;
     let mut seen = Seen::default();
-    // Executors that touch each page, counted by the executors.
-    let mut touching = vec![0_u64; pages.count()];
     for number in 0..pages.count() {
         if number < pages.high_water() {
-            verify_executors(shared, number, &mut touching, &mut seen)?;
+            verify_executors(shared, number, &mut seen)?;
             verify_holes(shared, number)?;
         }
-        verify_page(shared, number, touching[number], &mut seen)?;
+        verify_page(shared, number, &mut seen)?;
     }
     verify_trampolines(shared)?;
     verify_accounts(shared, &seen)
@@ -54,12 +52,8 @@ fn verify_trampolines(shared: &Shared) -> Result<(), VerifyError> {
     for trampoline in shared.trampolines.list() {
         let at = trampoline.address;
         let granule = pages.granule(at);
-        let page = pages.page(granule / pages.granules());
-        let low = granule % pages.granules();
-        // Acquire: exact at quiescence.
-        let taken = bitmap::test(page.taken, low, Ordering::Acquire);
-        let starts = bitmap::test(page.starts, low, Ordering::Acquire);
-        ensure(taken && !starts, "T1", || format!("{at:#x} is not an island's"))?;
+        let is_own = pages.is_taken(granule) && !pages.marks.is_start(granule);
+        ensure(is_own, "T1", || format!("{at:#x} is not an island's"))?;
         let words = [at, at + 8].map(|at| {
             // SAFETY: aligned, and inside the region.
             unsafe { region.protection().load_word(region.platform(), at) }.to_ne_bytes()
@@ -76,17 +70,14 @@ fn verify_trampolines(shared: &Shared) -> Result<(), VerifyError> {
 
 /// Every executor that starts on the page has a header, owns its granules, and
 /// overlaps no other.
-fn verify_executors(
-    shared: &Shared,
-    number: usize,
-    touching: &mut [u64],
-    seen: &mut Seen,
-) -> Result<(), VerifyError> {
+fn verify_executors(shared: &Shared, number: usize, seen: &mut Seen) -> Result<(), VerifyError> {
     let pages = &shared.pages;
-    let page = pages.page(number);
     let mut free_from = 0;
-    for at in bitmap::ones(page.starts) {
-        let start = pages.address(number * pages.granules() + at);
+    for first in pages.marks.starts(pages.granules_of(number)) {
+        let start = pages.address(first);
+        ensure(pages.is_taken(first), "D1", || {
+            format!("a mark is left in the hole at {start:#x}")
+        })?;
         let Some((entry, block)) = read_header(shared, start) else {
             return broken("X1", format!("no header in the granule at {start:#x}"));
         };
@@ -94,26 +85,16 @@ fn verify_executors(
         ensure(start >= free_from, "B1", || format!("two executors overlap at {start:#x}"))?;
         free_from = span.end();
         let run = pages.run(span);
-        for granule in run.start..run.end() {
-            let home = pages.page(granule / pages.granules());
-            let taken = bitmap::test(home.taken, granule % pages.granules(), Ordering::Acquire);
-            ensure(taken, "B1", || format!("a granule of the executor at {start:#x} is nobody's"))?;
-        }
-        let (first, last) = (run.start / pages.granules(), (run.end() - 1) / pages.granules());
-        touching[first..=last].iter_mut().for_each(|count| *count += 1);
-        // Acquire: pairs with whoever marked it; exact at quiescence.
-        if bitmap::test(page.retired, at, Ordering::Acquire) {
-            seen.retired += 1;
-            seen.retired_bytes += block.bytes() as u64;
-        } else {
+        ensure((run.start..run.end()).all(|granule| pages.is_taken(granule)), "P1", || {
+            format!("a granule of the executor at {start:#x} is nobody's")
+        })?;
+        if pages.marks.is_live(first) {
             seen.live += 1;
             seen.live_bytes += block.bytes() as u64;
+        } else {
+            seen.retired += 1;
+            seen.retired_bytes += block.bytes() as u64;
         }
-    }
-    for at in bitmap::ones(page.retired) {
-        ensure(bitmap::test(page.starts, at, Ordering::Acquire), "D1", || {
-            format!("granule {at} of page {number} is retired but starts nothing")
-        })?;
     }
     Ok(())
 }
@@ -152,20 +133,10 @@ fn verify_hole(shared: &Shared, run: Run) -> Result<(), VerifyError> {
     Ok(())
 }
 
-/// The page's count, memory and filing agree with its bitmaps.
-fn verify_page(
-    shared: &Shared,
-    number: usize,
-    touching: u64,
-    seen: &mut Seen,
-) -> Result<(), VerifyError> {
+/// The page's memory and filing agree with its bitmap.
+fn verify_page(shared: &Shared, number: usize, seen: &mut Seen) -> Result<(), VerifyError> {
     let pages = &shared.pages;
     let page = pages.page(number);
-    // Acquire: exact at quiescence, like all of this.
-    let live = page.live.load(Ordering::Acquire);
-    ensure(live == touching, "P1", || {
-        format!("page {number} counts {live} executors and has {touching}")
-    })?;
     for at in bitmap::ones(page.taken) {
         let run = Run::new(number * pages.granules() + at, 1);
         ensure(pages.is_committed(run), "P2", || {
@@ -174,7 +145,9 @@ fn verify_page(
     }
     ensure(pages.is_filed(number), "P4", || format!("page {number} is misfiled"))?;
     seen.taken += bitmap::count(page.taken) as u64;
-    seen.resident += u64::from(page.resident.load(Ordering::Acquire).count_ones());
+    // Relaxed: whoever sees that the arena is at rest has been ordered after all
+    // that was done to it.
+    seen.resident += u64::from(page.resident.load(Ordering::Relaxed).count_ones());
     Ok(())
 }
 

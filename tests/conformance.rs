@@ -173,6 +173,7 @@ fn writes_nothing_in_a_scope(strategy: Strategy, _: &str) {
     }
 }
 
+/// Where writing flips a page, what runs is not on it, `[W3]`.
 fn runs_neighbours_while_one_is_written(strategy: Strategy, _: &str) {
     let arena = arena(strategy);
     let (stop, calls) = (AtomicBool::new(false), AtomicUsize::new(0));

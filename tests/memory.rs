@@ -46,6 +46,7 @@ fn overhead(arena: &Arena, len: usize) -> f64 {
     (len + 16).next_multiple_of(unit) as f64 / len as f64
 }
 
+/// What is counted as committed is there, `[P2]`.
 #[test]
 fn committed_bytes_are_what_the_system_says() {
     each_strategy(|arena| {

@@ -69,6 +69,7 @@ fn call_slot(thread: &ThreadHandle, slot: &Slot) -> Option<u32> {
     })
 }
 
+/// Who finds an entry in a slot finds its code behind it, `[X1]`.
 #[test]
 fn slots_are_called_while_they_are_replaced() {
     const SLOTS: usize = 32;
@@ -389,6 +390,7 @@ extern "C" fn sleep(sleeper: usize) {
     });
 }
 
+/// What sleepers hold stays, `[E2]`, and nothing else does.
 #[test]
 fn garbage_is_bounded_by_what_sleepers_are_inside_of() {
     const SLEEPERS: u32 = 6;

@@ -1,6 +1,6 @@
 //! The W^X audit: reads what mappings the kernel says this process has, over
 //! and over while others work, and keeps every one that is writable and
-//! executable at once.
+//! executable at once, `[W1]`.
 //!
 //! The kernel is the witness here, not the arena: `/proc/self/maps`
 //! (proc_pid_maps(5)) lists all mappings with their rights.

@@ -216,7 +216,7 @@ impl Oracle {
             let other = &self.blocks[other];
             assert!(
                 other.granules().end() <= granules.start,
-                "{granules:x?} overlaps {:x?}, {:?}",
+                "[B1] {granules:x?} overlaps {:x?}, {:?}",
                 other.granules(),
                 other.state
             );

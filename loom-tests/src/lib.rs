@@ -13,6 +13,7 @@
 
 pub mod models;
 pub mod mutants;
+pub mod record;
 mod setup;
 
 #[cfg(jit_arena_loom)]
@@ -45,10 +46,10 @@ pub struct Model {
     pub name: &'static str,
     /// The invariants it would show broken.
     pub checks: &'static [&'static str],
-    /// Bounds over the eager scheme.
-    pub eager: Bounds,
-    /// Bounds over crossbeam-epoch under loom; `None` where the state space is
+    /// Bounds over the eager scheme under loom; `None` where the state space is
     /// beyond reach.
+    pub eager: Option<Bounds>,
+    /// Bounds over crossbeam-epoch under loom.
     pub epoch: Option<Bounds>,
     /// The program.
     pub body: fn(),
@@ -75,8 +76,11 @@ impl Model {
     /// The bounds that hold for this build; `None` if it does not run there.
     #[must_use]
     pub fn bounds(&self) -> Option<Bounds> {
-        let on_epoch = cfg!(all(jit_arena_loom, not(jit_arena_eager)));
-        let mut bounds = if on_epoch { self.epoch? } else { self.eager };
+        let mut bounds = match (cfg!(jit_arena_loom), cfg!(jit_arena_eager)) {
+            (true, true) => self.eager?,
+            (true, false) => self.epoch?,
+            (false, _) => Bounds { preemptions: 0, least: 1 },
+        };
         if let Some(preemptions) = asked("JIT_ARENA_PREEMPTIONS") {
             bounds = Bounds { preemptions, least: 1 };
         }
@@ -91,7 +95,7 @@ impl Model {
     /// If the model fails, or if there were fewer schedules than there must be.
     pub fn run(&self) -> Option<Explored> {
         let bounds = self.bounds()?;
-        let explored = explore(self.name, bounds, self.body);
+        let explored = explore(self, bounds);
         // A seeded fault is to be noticed, not to change how much there is to see.
         let counts = cfg!(all(jit_arena_loom, not(jit_arena_mutants)));
         let least = if counts { bounds.least } else { 1 };

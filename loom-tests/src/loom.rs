@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
-use crate::{Bounds, Explored};
+use crate::{Bounds, Explored, Model};
 
 /// What models are run by in this build.
-pub const CHECKER: &str = if cfg!(jit_arena_eager) { "loom, eager" } else { "loom, crossbeam" };
+pub const CHECKER: &str = if cfg!(jit_arena_eager) { "loom-eager" } else { "loom-epoch" };
 
 pub use loom::thread;
 
@@ -18,7 +18,8 @@ const STEPS: usize = 50_000;
 
 /// Runs a model in every schedule within the bounds, and for every value a
 /// load may see in it.
-pub fn explore(name: &str, bounds: Bounds, body: fn()) -> Explored {
+pub fn explore(model: &Model, bounds: Bounds) -> Explored {
+    let body = model.body;
     let start = Instant::now();
     let schedules = Arc::new(AtomicUsize::new(0));
     let mut loom = loom::model::Builder::new();
@@ -28,7 +29,7 @@ pub fn explore(name: &str, bounds: Bounds, body: fn()) -> Explored {
     // How often the limit is looked at.
     loom.checkpoint_interval = 500;
     announce_failures();
-    RUNNING.set(Some((name.to_owned(), Arc::clone(&schedules))));
+    RUNNING.set(Some((model.name.to_owned(), Arc::clone(&schedules))));
     let counted = Arc::clone(&schedules);
     loom.check(move || {
         counted.fetch_add(1, Ordering::Relaxed);

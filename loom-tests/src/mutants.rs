@@ -26,10 +26,42 @@ pub const NAMED: &[(&str, &str)] = &[
     ("window-stays-writable", "a write scope leaves its pages writable"),
     ("data-cache-not-cleaned", "written code is left in the data cache"),
     ("instruction-cache-not-invalidated", "the instruction cache keeps old code"),
+    ("publish-before-close", "an executor is published before its write scope is closed"),
+    ("inherited-rights-kept", "attaching leaves the rights that a thread was born with"),
+    ("mark-cleared-early", "an executor is off its page's count as soon as it is dropped"),
+    ("mark-not-cleared", "a recycled executor stays marked as one"),
+    ("freed-before-traps", "granules are free before they are filled with traps"),
+    ("hole-kept-and-given", "a hole stays with a thread and becomes everybody's as well"),
+    ("claim-returned-twice", "a thread goes on using a claim that it gave back"),
+    ("claim-lost-at-exit", "a thread exits without handing its claim over"),
+    ("batch-lost-at-exit", "a thread exits without deferring what it dropped"),
+    ("orphan-without-grace", "what an unattached thread dropped is recycled at once"),
+    ("holds-not-looked-at", "what a sleeper holds is recycled"),
+    ("memory-not-committed", "granules are handed out without memory behind them"),
+    ("trimmed-unowned", "memory goes back although somebody may claim it meanwhile"),
+    ("hole-not-filed", "the index does not hear of what becomes free"),
+    ("held-hole-not-filed", "the index does not hear of what was taken for a moment"),
+    ("joined-hole-not-filed", "the index hears of two holes and not of the one they make"),
+    ("leaf-lowered-blindly", "the index forgets a hole made while it measured the page"),
+    ("node-lowered-blindly", "the index forgets a page raised while it lowered the node above"),
+    ("unit-freed-half-dead", "a unit is filled while executors in it live"),
+    ("unit-left-open", "a unit is written again after it was published"),
+    ("abandoned-inside-scope", "what a window covers becomes another thread's"),
+    ("generation-not-advanced", "lookups do not hear of a lot"),
+    ("trampoline-entered-unwritten", "a trampoline is found before it is written"),
+    ("trampoline-entered-twice", "a target has two trampolines"),
+    ("budget-not-kept", "memory is committed beyond the budget"),
 ];
 
-/// Orderings whose weakening no model can notice, and why that is right.
+/// Faults that no model can notice: the start of the name, as it is printed,
+/// and why, and what does notice it.
 pub const BEYOND: &[(&str, &str)] = &[];
+
+/// Why no model can notice this fault, if that is known.
+#[must_use]
+pub fn beyond(fault: &str) -> Option<&'static str> {
+    BEYOND.iter().find(|(known, _)| fault.starts_with(known)).map(|(_, why)| *why)
+}
 
 /// What became of a mutant.
 #[derive(Clone, Debug)]

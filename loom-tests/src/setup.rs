@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jit_arena::platform::Platform;
 use jit_arena::platform::model::{Machine, Options, spawn};
-use jit_arena::{Arena, Executor, Strategy, ThreadHandle};
+use jit_arena::{Arena, Builder, CodeLayout, Executor, GRANULE, Strategy, ThreadHandle};
 
 use crate::thread::JoinHandle;
 
@@ -36,17 +36,30 @@ impl Setup {
     /// If the simulated machine does not take the strategy.
     #[must_use]
     pub fn with(strategy: Strategy, code_page: usize, pages: usize) -> Self {
-        Self::on(strategy, code_page, pages, Options::default())
+        Self::on(strategy, code_page, pages, Options::default(), |builder| builder)
     }
 
-    /// As [`with`](Self::with), on a machine whose words may be read while they
+    /// As [`new`](Self::new), on a machine whose words may be read while they
     /// are written.
     #[must_use]
     pub fn peeking(strategy: Strategy) -> Self {
-        Self::on(strategy, 8192, 1, Options { peeks: true, ..Options::default() })
+        let options = Options { peeks: true, ..Options::default() };
+        Self::on(strategy, 8192, 1, options, |builder| builder)
     }
 
-    fn on(strategy: Strategy, code_page: usize, pages: usize, options: Options) -> Self {
+    /// An arena on a machine like this.
+    ///
+    /// # Panics
+    ///
+    /// If the simulated machine does not take the strategy.
+    #[must_use]
+    pub fn on(
+        strategy: Strategy,
+        code_page: usize,
+        pages: usize,
+        options: Options,
+        configure: fn(Builder) -> Builder,
+    ) -> Self {
         let machine = Machine::new(Options {
             jit: strategy == Strategy::MapJit,
             allow_wx: strategy == Strategy::SinglePkey,
@@ -54,10 +67,9 @@ impl Setup {
             ..options
         });
         let platform: Arc<dyn Platform> = machine.clone();
-        let arena = Arena::builder()
-            .reserve(code_page * pages)
-            .code_page(code_page)
-            .strategy(strategy)
+        let builder = Arena::builder();
+        let builder = builder.reserve(code_page * pages).code_page(code_page).strategy(strategy);
+        let arena = configure(builder)
             .build_on(platform)
             .expect("the simulated machine has what every strategy needs");
         let mapped = machine.mapped();
@@ -114,3 +126,19 @@ pub(crate) fn install(thread: &mut ThreadHandle, id: u64) -> Executor {
     code[..8].copy_from_slice(&id.to_le_bytes());
     thread.install(&code, &[]).expect("there is room")
 }
+
+/// Installs code that runs as `id` and takes `granules`, of which only the
+/// first is written.
+///
+/// # Panics
+///
+/// If there is no room.
+pub(crate) fn install_long(thread: &mut ThreadHandle, id: u64, granules: usize) -> Executor {
+    let layout = CodeLayout::new(granules * GRANULE - HEADER);
+    let mut place = thread.reserve(layout).expect("there is room");
+    thread.write().write_at(&mut place, 0, &id.to_le_bytes()).expect("it is ours");
+    thread.publish(place).expect("it was written")
+}
+
+/// Bytes in front of every entry.
+const HEADER: usize = 16;

@@ -35,6 +35,7 @@ models! {
     installs_on_one_page
     page_return_races_claim
     lookup_races_reuse
+    lookup_races_replacement
     lookup_races_publish
     publish_load_call
     publish_load_call_transient
@@ -63,4 +64,38 @@ models! {
     birth_inside_a_scope_single_pkey
     trampoline_two_ask
     trampoline_two_ask_mprotect
+    crowd_of_16
+    crowd_of_8_transient
+    crowd_of_8_mprotect
+    crowd_of_6_map_jit
+    crowd_of_6_single_pkey
+    crowd_of_6_open
+    last_executor_races_claim
+    last_executor_races_claim_mprotect
+    claims_on_one_system_page
+    holes_that_join
+    hole_held_for_a_moment
+    hole_made_behind_a_search
+    commits_within_a_budget
+    lookup_races_retire
+    publish_lookup_call
+    publish_lookup_call_transient
+    publish_lookup_call_mprotect
+    walk_races_retire
+    publish_load_call_open
+    reuse_races_pin_mprotect
+    reuse_races_pin_single_pkey
+    units_of_two
+    ninth_hold
+    holds_grow_while_looked_at
+    hold_ends_under_a_later_pin
+    exit_races_collect
+    exit_races_attach
+    birth_inside_a_scope_map_jit
+    scopes_on_one_page_single_pkey
+    scopes_on_one_page_open
+    abandon_inside_a_scope_mprotect
+    trampolines_counted
+    trampoline_islands_grow
+    trampoline_islands_grow_transient
 }

@@ -17,7 +17,7 @@
 //! Address order matters: the first of any sixteen suitable pages packed a
 //! recorded trace with 1.46 × its live bytes, the lowest with 1.07 ×.
 
-use crate::sync::{AtomicU64, Ordering, zeroed_words};
+use crate::sync::{AtomicU64, Ordering, mutant, zeroed_words};
 
 /// Children a node.
 const FAN: usize = 8;
@@ -78,7 +78,7 @@ impl Index {
     ) -> Option<T> {
         let below = level - 1;
         for (child, node) in self.children(below, at).iter().enumerate() {
-            // Acquire [P4]: pairs with the AcqRel in `raise`: who finds a hole
+            // Acquire [P4]: pairs with the Release in `raise`: who finds a hole
             // here sees it in the bitmap, and so does `longest` afterwards.
             let was = node.load(Ordering::Acquire);
             if length(was) < granules {
@@ -97,10 +97,13 @@ impl Index {
                 self.lower(below, child);
             } else {
                 let to = was >> LENGTH << LENGTH | longest(child) as u64;
-                // AcqRel [P4]: see `raise`. If it fails, somebody made a hole
-                // here or lowered the leaf: one that is too high is only a
-                // detour.
-                let _ = node.compare_exchange(was, to, Ordering::AcqRel, Ordering::Relaxed);
+                if mutant("leaf-lowered-blindly") {
+                    node.store(to, Ordering::Relaxed);
+                }
+                // Relaxed [P4]: what was measured was read after the load above.
+                // If it fails, somebody made a hole here or lowered the leaf:
+                // one that is too high is only a detour.
+                let _ = node.compare_exchange(was, to, Ordering::Relaxed, Ordering::Relaxed);
             }
         }
         None
@@ -119,57 +122,60 @@ impl Index {
         loop {
             let count = (was >> LENGTH).wrapping_add(1) << LENGTH;
             let to = count | length(was).max(granules) as u64;
-            // AcqRel [P4]: either a search loads the leaf after this, and then
-            // sees the hole as it looks; or its compare-and-swap fails.
+            // Release [P4]: either a search loads the leaf after this, and then
+            // sees the hole as it looks; or its compare-and-swap fails. Acquire:
+            // of two that file neighbours, the later one sees both, see
+            // `Pages::file`.
             match leaf.compare_exchange_weak(was, to, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => break,
                 Err(now) => was = now,
             }
         }
         if length(was) < granules {
-            self.raise_above(0, page, granules);
+            self.raise_from(1, page / FAN, granules);
         }
     }
 
-    /// Raises the nodes above node `at` of `level` to `granules`.
-    fn raise_above(&self, level: usize, mut at: usize, granules: usize) {
-        for nodes in &self.levels[level + 1..] {
-            at /= FAN;
-            // AcqRel [P4]: either the lowering in `lower` comes later and sees
+    /// Raises node `at` of `level` to `granules`, and the nodes above it.
+    fn raise_from(&self, level: usize, mut at: usize, granules: usize) {
+        for nodes in &self.levels[level..] {
+            // Release [P4]: either the lowering in `lower` comes later and sees
             // what was raised below, or this comes later and raises what it
             // left.
-            if nodes[at].fetch_max(granules as u64, Ordering::AcqRel) >= granules as u64 {
+            if nodes[at].fetch_max(granules as u64, Ordering::Release) >= granules as u64 {
                 // Whoever raised this raises what is above.
                 return;
             }
+            at /= FAN;
         }
     }
 
     /// Lowers a node above the leaves to what its children have.
     fn lower(&self, level: usize, at: usize) {
         let node = &self.levels[level][at];
-        // Acquire [P4]: pairs with the AcqRel in `raise_above`.
-        let was = node.load(Ordering::Acquire);
+        // Relaxed: the compare-and-swap decides.
+        let was = node.load(Ordering::Relaxed);
         let to = self.greatest_below(level, at) as u64;
         if to >= was
-            // AcqRel [P4]: see `raise_above`.
-            || node.compare_exchange(was, to, Ordering::AcqRel, Ordering::Relaxed).is_err()
+            // Acquire [P4]: pairs with the Release in `raise_from`.
+            || node.compare_exchange(was, to, Ordering::Acquire, Ordering::Relaxed).is_err()
         {
+            return;
+        }
+        if mutant("node-lowered-blindly") {
             return;
         }
         // Who raised a child before the lowering may have left the node alone.
         let now = self.greatest_below(level, at);
         if now as u64 > to {
-            // AcqRel [P4]: as in `raise_above`.
-            node.fetch_max(now as u64, Ordering::AcqRel);
-            self.raise_above(level, at, now);
+            self.raise_from(level, at, now);
         }
     }
 
     fn greatest_below(&self, level: usize, at: usize) -> usize {
-        // Acquire [P4]: pairs with the AcqRel in `raise` and `raise_above`.
+        // Relaxed: what was raised before the lowering is seen by its Acquire.
         let lengths = self.children(level - 1, at).iter();
-        lengths.map(|node| length(node.load(Ordering::Acquire))).max().unwrap_or(0)
+        lengths.map(|node| length(node.load(Ordering::Relaxed))).max().unwrap_or(0)
     }
 
     /// Whether a search for `granules` can find `page`, `[P4]`.
@@ -177,15 +183,19 @@ impl Index {
         let mut at = page;
         self.levels.iter().enumerate().all(|(level, nodes)| {
             at = if level == 0 { page } else { at / FAN };
-            // Acquire: exact at quiescence.
-            length(nodes[at].load(Ordering::Acquire)) >= granules
+            // Relaxed: whoever sees that the arena is at rest has been ordered
+            // after all that was done to it.
+            length(nodes[at].load(Ordering::Relaxed)) >= granules
         })
     }
 }
 
-#[cfg(all(test, not(jit_arena_loom), not(jit_arena_shuttle)))]
+#[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::sync::thread;
 
     impl Index {
         /// The first page that a search comes to.
@@ -251,6 +261,57 @@ mod tests {
             0
         });
         assert_eq!(index.lowest(100), Some(4));
+    }
+
+    /// Pages as their bitmaps would tell, in an index, for a checker.
+    struct Filed {
+        index: Index,
+        truth: Vec<AtomicU64>,
+    }
+
+    impl Filed {
+        fn make_hole(&self, page: usize, len: usize) {
+            self.truth[page].fetch_max(len as u64, Ordering::Release);
+            self.index.raise(page, len);
+        }
+
+        /// Takes the lowest hole that is long enough, whole.
+        fn take(&self, need: usize) -> Option<usize> {
+            let claim = |page: usize| {
+                let hole = self.truth[page].load(Ordering::Relaxed);
+                let taken = hole >= need as u64
+                    && self.truth[page]
+                        .compare_exchange(hole, 0, Ordering::Acquire, Ordering::Relaxed)
+                        .is_ok();
+                taken.then_some(page)
+            };
+            let longest = |page: usize| self.truth[page].load(Ordering::Relaxed) as usize;
+            self.index.search(need, claim, longest)
+        }
+    }
+
+    #[test]
+    fn p4_holes_made_behind_searches_are_findable() {
+        // One level of nodes above the leaves, and two.
+        for pages in [10, 65] {
+            crate::sync::explore(move || {
+                let truth = (0..pages).map(|_| AtomicU64::new(0)).collect();
+                let filed = Arc::new(Filed { index: Index::new(pages, 1024), truth });
+                // Something to search in vain beside what comes.
+                filed.make_hole(pages - 2, 5);
+                let maker = {
+                    let filed = Arc::clone(&filed);
+                    thread::spawn(move || filed.make_hole(pages - 1, 5))
+                };
+                filed.take(5);
+                filed.take(5);
+                maker.join().unwrap();
+                for (page, len) in filed.truth.iter().enumerate() {
+                    let len = len.load(Ordering::Relaxed) as usize;
+                    assert!(filed.index.is_filed(page, len), "[P4] page {page}");
+                }
+            });
+        }
     }
 
     #[test]

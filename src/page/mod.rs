@@ -3,64 +3,57 @@
 //! A page's life, each edge named by the function that takes it:
 //!
 //! ```text
-//!            claim, commit                 publish (add_executor)
+//!            claim, commit                 publish
 //!   free ───────────────────▶ claimed ───────────────────────────▶ live
 //!    ▲                           │ release                          │
 //!    │                           ▼                                  │ recycle:
-//!    │   last granule      partly free ◀────────────────────────────┘ remove_executor,
+//!    │   last granule      partly free ◀────────────────────────────┘ clear the mark,
 //!    └──────────────────────────── (holes are claimed again)          release
 //!   trim: a free page's memory goes back to the system, and so does any
 //!   system page that lies wholly inside holes of a page that lives on
 //! ```
 //!
 //! The *live count* of a page is the number of executors on it, from publish
-//! to recycle; an executor longer than a page counts on each page it touches.
-//! All of this metadata lies outside code memory, in one lazily backed array.
+//! to recycle: the number of its [marks](marks). It is not kept as a number,
+//! which all threads of a page would have to change at each publish: a page
+//! whose count has reached zero is one of which no granule is taken. All of this
+//! metadata lies outside code memory, in lazily backed arrays.
 //!
-//! Invariants: `[B1]` a granule has one owner, `[P1]` the live count equals
-//! the executors on the page, `[P2]` a claimed granule's memory is committed,
+//! Invariants: `[B1]` a granule has one owner, `[P1]` what is marked is taken,
+//! `[P2]` a claimed granule's memory is committed,
 //! `[P3]` memory goes back only while its granules are owned by the trimmer,
 //! `[P4]` no hole is forgotten by the index.
 
 use crate::platform::OsResult;
 use crate::region::Region;
-use crate::sync::{AtomicU64, Ordering, Tally, zeroed_words};
+use crate::sync::{AtomicU64, Ordering, Tally, mutant, zeroed_words};
 use crate::units::{GRANULE, Span};
 
 pub(crate) mod bitmap;
 mod index;
+pub(crate) mod marks;
 pub(crate) mod unit;
 
 use bitmap::{Run, WORD};
 use index::Index;
-
-/// Words of a page's head: a cache line.
-const HEAD: usize = 8;
+use marks::Marks;
 
 /// The metadata of one code page.
 #[derive(Clone, Copy)]
 pub(crate) struct Page<'a> {
-    /// Executors on the page, `[P1]`.
-    pub(crate) live: &'a AtomicU64,
     /// One bit a system page: whether its memory is committed, `[P2]`.
     pub(crate) resident: &'a AtomicU64,
     /// Granules that belong to somebody, `[B1]`.
     pub(crate) taken: &'a [AtomicU64],
-    /// First granules of executors, from publish to recycle.
-    pub(crate) starts: &'a [AtomicU64],
-    /// First granules of executors, from retire to recycle, `[D1]`.
-    pub(crate) retired: &'a [AtomicU64],
 }
 
 /// All code pages of a region.
 pub(crate) struct Pages {
-    /// `live` and `resident` of each page, on a cache line of its own: threads
-    /// that install on different pages share none.
-    heads: Box<[AtomicU64]>,
-    /// The bitmaps of [`Page`], those of all pages in a row.
+    /// Those of all pages, see [`Page`].
+    resident: Box<[AtomicU64]>,
     taken: Box<[AtomicU64]>,
-    starts: Box<[AtomicU64]>,
-    retired: Box<[AtomicU64]>,
+    /// Where executors start, `[P1]`.
+    pub(crate) marks: Marks,
     /// Granules a page are two to this power, and at least 64.
     shift: u32,
     count: usize,
@@ -79,12 +72,10 @@ impl Pages {
     pub(crate) fn new(region: &Region, page_bytes: usize) -> Self {
         let granules = page_bytes / GRANULE;
         let count = region.span().len / page_bytes;
-        let bits = || zeroed_words(count * granules / WORD);
         let pages = Self {
-            heads: zeroed_words(count * HEAD),
-            taken: bits(),
-            starts: bits(),
-            retired: bits(),
+            resident: zeroed_words(count),
+            taken: zeroed_words(count * granules / WORD),
+            marks: Marks::new(count * granules),
             shift: granules.trailing_zeros(),
             count,
             base: region.span().start,
@@ -100,23 +91,11 @@ impl Pages {
     }
 
     pub(crate) fn page(&self, number: usize) -> Page<'_> {
-        let words = self.granules() / WORD;
-        let bits = number * words..(number + 1) * words;
-        Page {
-            live: self.live(number),
-            resident: self.resident(number),
-            taken: &self.taken[bits.clone()],
-            starts: &self.starts[bits.clone()],
-            retired: &self.retired[bits],
-        }
-    }
-
-    fn live(&self, number: usize) -> &AtomicU64 {
-        &self.heads[number * HEAD]
+        Page { resident: self.resident(number), taken: self.taken(number) }
     }
 
     fn resident(&self, number: usize) -> &AtomicU64 {
-        &self.heads[number * HEAD + 1]
+        &self.resident[number]
     }
 
     /// The taken granules of one page.
@@ -228,7 +207,7 @@ impl Pages {
         // Each retry follows another thread's success.
         while let Some(hole) = bitmap::first_clear(taken, need) {
             let run = Run::new(hole.start, hole.len.min(want));
-            if let Some(got) = bitmap::take(taken, run, need) {
+            if let Some(got) = self.take_on(number, run, need) {
                 return Some(Run::new((number << self.shift) + got.start, got.len));
             }
         }
@@ -258,7 +237,7 @@ impl Pages {
     /// Takes exactly `run`, which may cross pages, or nothing.
     fn take_all(&self, run: Run) -> Option<Run> {
         for (number, part) in self.parts(run) {
-            if bitmap::take(self.taken(number), part, part.len).is_none() {
+            if self.take_on(number, part, part.len).is_none() {
                 let done = (number << self.shift) + part.start - run.start;
                 if done > 0 {
                     self.release(Run::new(run.start, done));
@@ -274,9 +253,40 @@ impl Pages {
     /// Whatever was written there has been filled with traps before, `[D3]`.
     pub(crate) fn release(&self, run: Run) {
         for (number, part) in self.parts(run) {
-            let taken = self.taken(number);
-            bitmap::release(taken, part);
-            self.index.raise(number, bitmap::clear_around(taken, part));
+            bitmap::release(self.taken(number), part);
+            if !mutant("hole-not-filed") {
+                self.file(number, part);
+            }
+        }
+    }
+
+    /// Takes granules of page `number`, as [`bitmap::take`]; what it held for a
+    /// moment only may have been measured meanwhile, so it is filed, `[P4]`.
+    fn take_on(&self, number: usize, part: Run, need: usize) -> Option<Run> {
+        match bitmap::take(self.taken(number), part, need) {
+            Ok(got) => return Some(got),
+            Err(0) => {}
+            Err(_) if mutant("held-hole-not-filed") => {}
+            Err(held) => self.file(number, Run::new(part.start, held)),
+        }
+        None
+    }
+
+    /// Files the hole around granules of page `number` that just became free,
+    /// `[P4]`.
+    fn file(&self, number: usize, part: Run) {
+        let taken = self.taken(number);
+        let hole = bitmap::clear_around(taken, part);
+        self.index.raise(number, hole.len);
+        if hole.is_inside_a_word() || mutant("joined-hole-not-filed") {
+            return;
+        }
+        // Of two threads that free neighbours in different words, neither need
+        // have seen the other's. Both have changed the leaf by now, and who did
+        // so last sees everything.
+        let joined = bitmap::clear_around(taken, part);
+        if joined.len > hole.len {
+            self.index.raise(number, joined.len);
         }
     }
 
@@ -288,23 +298,57 @@ impl Pages {
         if len == 0 {
             return None;
         }
-        let got = bitmap::take(self.taken(number), Run::new(low, len), 1)?;
+        let got = self.take_on(number, Run::new(low, len), 1)?;
         Some(Run::new(run.end(), got.len))
+    }
+
+    /// Takes the free granules around a run that the caller owns, of the same
+    /// page and with their memory present, if they are no more than `most` on a
+    /// side; returns all of it. Lock-free.
+    pub(crate) fn claim_around(&self, run: Run, most: usize) -> Run {
+        let number = run.start >> self.shift;
+        let base = number << self.shift;
+        if run.end() > base + self.granules() {
+            return run;
+        }
+        let taken = self.taken(number);
+        let (mut start, mut end) = (run.start, run.end());
+        let take = |len: usize, from: usize| {
+            let part = Run::new(from - base, len);
+            if len == 0 || len > most || self.take_on(number, part, len).is_none() {
+                return false;
+            }
+            // Only now: a trimmer may have had it.
+            let is_present = self.is_committed(Run::new(from, len));
+            if !is_present {
+                self.release(Run::new(from, len));
+            }
+            is_present
+        };
+        let below = bitmap::clear_below(taken, start - base);
+        if take(below, start - below) {
+            start -= below;
+        }
+        let above = bitmap::clear_above(taken, end - base);
+        if take(above, end) {
+            end += above;
+        }
+        Run::new(start, end - start)
     }
 
     /// Makes the memory of a claimed run present, `[P2]`. Makes a system call
     /// when some of it is not.
     ///
-    /// Returns the bytes that were not present before.
-    pub(crate) fn commit(&self, region: &Region, run: Run) -> OsResult<usize> {
-        let mut committed = 0;
+    /// Adds the bytes that were not present before to `committed`, also where
+    /// the system refuses the rest.
+    pub(crate) fn commit(&self, region: &Region, run: Run, committed: &mut usize) -> OsResult<()> {
         for (number, part) in self.parts(run) {
             let resident = self.resident(number);
             let wanted = self.system_pages(part);
-            // Acquire [P2]: pairs with the Release below and the one in
-            // `trim_page`; seeing the bit is seeing the page present.
+            // Acquire [P2]: pairs with the Release below; seeing the bit is seeing
+            // the page present.
             let missing = wanted & !resident.load(Ordering::Acquire);
-            if missing == 0 {
+            if missing == 0 || mutant("memory-not-committed") {
                 continue;
             }
             let first = missing.trailing_zeros() as usize;
@@ -319,20 +363,20 @@ impl Pages {
             // Release [P2]: pairs with the Acquire above.
             let before = resident.fetch_or(missing, Ordering::Release);
             let new = (missing & !before).count_ones() as usize;
-            committed += new * self.system_page;
+            *committed += new * self.system_page;
             // Relaxed: statistics and a bound that only grows.
             self.committed.fetch_add(new as u64, Ordering::Relaxed);
             self.high_water.fetch_max(number as u64 + 1, Ordering::Relaxed);
             region.committed(span.start, new);
         }
-        Ok(committed)
+        Ok(())
     }
 
     /// Whether all memory of `run` is present already. Wait-free.
     pub(crate) fn is_committed(&self, run: Run) -> bool {
         self.parts(run).all(|(number, part)| {
-            // Relaxed: decides only what to try first.
-            self.system_pages(part) & !self.resident(number).load(Ordering::Relaxed) == 0
+            // Acquire [P2]: pairs with the Release in `commit`.
+            self.system_pages(part) & !self.resident(number).load(Ordering::Acquire) == 0
         })
     }
 
@@ -382,67 +426,52 @@ impl Pages {
     /// the run, `[P3]`. Returns the bytes that went back.
     fn trim_run(&self, region: &Region, number: usize, part: Run) -> usize {
         let page = self.page(number);
-        if bitmap::take(page.taken, part, part.len).is_none() {
+        if !mutant("trimmed-unowned") && self.take_on(number, part, part.len).is_none() {
             return 0;
         }
         let run = Run::new((number << self.shift) + part.start, part.len);
         let mask = self.system_pages(part);
-        // Acquire [P2]: pairs with the Release in `commit`.
-        let present = page.resident.load(Ordering::Acquire) & mask;
+        // Relaxed: whoever committed them had granules there, which were taken
+        // here since.
+        let present = page.resident.load(Ordering::Relaxed) & mask;
         let mut gone = 0;
         // SAFETY: [P3] every granule of the run is ours, and no executor lies
         // in free granules, [B1]; the run is whole system pages.
         let discarded = unsafe { region.protection().discard(region.platform(), self.span(run)) };
         if discarded.is_ok() {
-            // Release [P2]: pairs with the Acquire in `commit`.
-            page.resident.fetch_and(!mask, Ordering::Release);
+            // Relaxed [P2]: the Release that frees the granules orders this before
+            // whoever commits there next.
+            page.resident.fetch_and(!mask, Ordering::Relaxed);
             gone = present.count_ones() as usize;
             // Relaxed: a statistic.
             self.committed.fetch_sub(gone as u64, Ordering::Relaxed);
             region.discarded(self.address(run.start), gone);
         }
+        if mutant("trimmed-unowned") {
+            return gone * self.system_page;
+        }
         self.release(run);
         gone * self.system_page
     }
 
-    /// Enters an executor whose granules are `run`, `[P1]`. Wait-free.
-    pub(crate) fn add_executor(&self, run: Run) {
-        for page in self.touched(run) {
-            // Relaxed [P1]: a count; who needs the executor itself reads the
-            // start bit or the slot.
-            self.live(page).fetch_add(1, Ordering::Relaxed);
-        }
-        // Release [X1]: pairs with the Acquire in `lookup` and `is_start`:
-        // seeing the bit is seeing the header.
-        let before = bitmap::set(&self.starts, run.start, Ordering::Release);
-        debug_assert!(!before, "[B1] two executors start at one granule");
+    /// The granules of page `number`.
+    pub(crate) fn granules_of(&self, number: usize) -> core::ops::Range<usize> {
+        number << self.shift..(number + 1) << self.shift
     }
 
-    /// Marks an executor as retired; false if it already was, or if no
-    /// executor starts at `granule`, `[D1]`. Wait-free.
-    pub(crate) fn mark_retired(&self, granule: usize) -> bool {
-        // Relaxed [D1]: the read-modify-write makes one caller the first; the
-        // epoch orders everything that follows from it.
-        bitmap::test(&self.starts, granule, Ordering::Relaxed)
-            && !bitmap::set(&self.retired, granule, Ordering::Relaxed)
+    /// Whether all granules from `low` up to `high`, of one word, belong to
+    /// somebody. Wait-free.
+    pub(crate) fn is_all_taken(&self, low: usize, high: usize) -> bool {
+        // Relaxed: the granules of an executor that the caller may ask for were
+        // taken before it was published.
+        bitmap::is_all_set(&self.taken, Run::new(low, high - low), Ordering::Relaxed)
     }
 
-    /// Takes a retired executor off its pages, `[P1]`; its granules stay taken.
-    /// Returns whether a page's count reached zero. Wait-free.
-    pub(crate) fn remove_executor(&self, run: Run) -> bool {
-        // Relaxed: the Release that frees the granules, or the publishing of
-        // what is written there next, orders these before the next marks.
-        bitmap::clear(&self.starts, run.start, Ordering::Relaxed);
-        bitmap::clear(&self.retired, run.start, Ordering::Relaxed);
-        self.touched(run).fold(false, |emptied, page| {
-            // Relaxed [P1]: a count; see `add_executor`.
-            (self.live(page).fetch_sub(1, Ordering::Relaxed) == 1) | emptied
-        })
-    }
-
-    /// The pages that a run touches.
-    fn touched(&self, run: Run) -> core::ops::RangeInclusive<usize> {
-        run.start >> self.shift..=(run.end() - 1) >> self.shift
+    /// Whether a granule of the region belongs to somebody, `[B1]`.
+    pub(crate) fn is_taken(&self, granule: usize) -> bool {
+        // Relaxed: for `verify`; whoever sees that the arena is at rest has been
+        // ordered after all that was done to it.
+        bitmap::test(&self.taken, granule, Ordering::Relaxed)
     }
 
     /// Whether the page's holes are all filed, `[P4]`, for `verify`.

@@ -29,7 +29,7 @@
 //!   precedes a `defer` (Release) is visible to pins that are not its blockers
 //!   (Acquire): what was unpublished cannot be found again. Whatever is done
 //!   under a pin (Release at its end) is visible to hand overs it blocked
-//!   (Acquire). There is no SeqCst fence, which loom takes for a lock.
+//!   (Acquire). There is no SeqCst fence, which checkers take for a lock.
 //!
 //! What it adds are the edges that come with a single word: a pin also sees
 //! what threads did before *unrelated* earlier unpins. A missing release store

@@ -52,11 +52,10 @@ impl Holds {
             for (index, slot) in chunk.entries.iter().enumerate() {
                 // Relaxed: only this thread stores here.
                 if slot.load(Ordering::Relaxed) == 0 {
-                    // Release [E2]: pairs with the Acquire in `collect`. That
-                    // alone would not make it seen in time: this thread is
-                    // pinned, and its unpinning (or repinning) happens before
-                    // any batch with this executor can ripen.
-                    slot.store(entry, Ordering::Release);
+                    // Relaxed [E2]: this thread is pinned, and its unpinning (or
+                    // repinning) happens before any batch with this executor
+                    // can ripen: that makes it seen in time.
+                    slot.store(entry, Ordering::Relaxed);
                     return HoldIndex(before + index);
                 }
             }
@@ -88,7 +87,7 @@ impl Holds {
         let mut chunk = Some(self);
         while let Some(holds) = chunk {
             for slot in &holds.entries {
-                // Acquire [E2]: pairs with the Releases in `take` and `end`.
+                // Acquire [E2]: pairs with the Release in `end`.
                 let entry = slot.load(Ordering::Acquire);
                 if entry != 0 {
                     held.push(entry);

@@ -19,23 +19,19 @@
 pub(crate) mod hold;
 pub(crate) mod recycle;
 pub(crate) mod retire;
+mod steady;
+pub(crate) mod sync;
 pub(crate) mod trim;
 
 #[cfg(any(test, jit_arena_eager))]
 pub(crate) mod eager;
-// Its tests under loom need crossbeam-epoch on loom's atomics.
-#[cfg(any(not(jit_arena_eager), all(test, any(not(jit_arena_loom), crossbeam_loom))))]
+#[cfg(any(test, not(jit_arena_eager)))]
 pub(crate) mod epoch;
 
 #[cfg(jit_arena_eager)]
 pub(crate) use eager as scheme;
 #[cfg(not(jit_arena_eager))]
 pub(crate) use epoch as scheme;
-
-// crossbeam-epoch explored by loom needs its own switch, without which it stays
-// on the atomics of `core` and every model over it passes after one execution.
-#[cfg(all(jit_arena_loom, not(any(jit_arena_eager, crossbeam_loom))))]
-compile_error!("under jit_arena_loom set jit_arena_eager or crossbeam_loom as well");
 
 #[cfg(test)]
 mod tests;

@@ -1,18 +1,19 @@
 //! Recycling: how ripe batches become holes, and empty pages go back.
 //!
 //! All of it happens on the allocating side, never inside anybody's pin, and
-//! in lots: one write scope, one core synchronisation, one look at the holds.
+//! in lots: one look at the holds, one core synchronisation at most.
 //!
 //! ```text
 //! ripe ──▶ held by a sleeper? ──yes──▶ waiting
 //!              │ no
 //!              ▼
-//!          off its pages (marks, live counts) ──▶ joined with its neighbours
-//!              │                                  and the thread's own holes
-//!              ├── a share, the lowest: all cores synchronised
-//!              │       ──▶ the thread's own, to be written over
-//!              └── the others: filled with traps ──▶ all cores synchronised
-//!                      ──▶ granules free ──▶ filed as holes
+//!          marks cleared ──▶ unsynced: all cores synchronise, for this lot or
+//!                               │       for another thread's that came later
+//!                               ▼
+//!                  holes of the thread's own, to be written over
+//!                               │ beyond its share, or when it ends
+//!                               ▼
+//!             filled with traps ──▶ granules free ──▶ filed as holes
 //! ```
 //!
 //! Order is everything: marks go before the granules are anybody's, or they
@@ -24,11 +25,12 @@ use crate::arena::Shared;
 use crate::page::bitmap::Run;
 use crate::platform::OsResult;
 use crate::stats;
+use crate::sync::mutant;
 use crate::thread::ThreadState;
-use crate::thread::holes::Hole;
 use crate::units::{GRANULE, KIB, MIB};
 
 use super::retire::{Batch, Dead, Stack, Was};
+use super::sync::Ticket;
 use super::trim;
 
 /// Farthest apart and longest that spans share a write window where neighbours
@@ -36,22 +38,56 @@ use super::trim;
 const WINDOW_GAP: usize = 64 * KIB;
 const WINDOW_LEN: usize = MIB;
 
-/// Shortest hole worth keeping, in granules: what is shorter is of more use
-/// when it becomes one with what dies beside it.
-const LEAST_OWN: usize = 4;
+/// Granules that a recycled run is joined with on a side.
+const MOST_AROUND: usize = 512;
 
-/// Most holes a thread keeps to itself between lots.
-const MOST_OWN: usize = 256;
+/// Least and most that is a thread's share, in bytes.
+const LEAST_SHARE: usize = 8 * KIB;
+const MOST_SHARE: usize = 1024 * KIB;
 
-/// Bytes that are worth recycling: a part of what is committed.
-fn lot_bytes(shared: &Shared) -> usize {
+/// Most bytes in a lot: what one takes is what an install may have to wait.
+const MOST_LOT: usize = 256 * KIB;
+
+/// Bytes that all threads together may keep of what they recycle.
+fn shares(shared: &Shared) -> usize {
     shared.pages.committed_bytes() / 16
 }
 
-/// Bytes of a thread's lot, and of the holes it keeps: all threads together
-/// have [`lot_bytes`], and none so much that its lot takes it long.
+/// Bytes of holes that a thread keeps for itself: all threads together have
+/// [`shares`].
 pub(crate) fn share(shared: &Shared) -> usize {
-    (lot_bytes(shared) / shared.threads.attached().max(1)).clamp(4 * KIB, 128 * KIB)
+    (shares(shared) / shared.threads.attached().max(1)).clamp(LEAST_SHARE, MOST_SHARE)
+}
+
+/// Bytes of a lot, of a thread that has such a share.
+pub(crate) fn lot(share: usize) -> usize {
+    (share / 2).min(MOST_LOT)
+}
+
+/// What a thread has recycled and must not write yet, `[X2]`.
+#[derive(Debug)]
+pub(crate) struct Unsynced {
+    runs: Vec<Run>,
+    bytes: usize,
+    /// When the last of it was recycled.
+    ticket: Ticket,
+}
+
+impl Default for Unsynced {
+    fn default() -> Self {
+        Self { runs: Vec::new(), bytes: 0, ticket: Ticket::NONE }
+    }
+}
+
+impl Unsynced {
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn push(&mut self, run: Run) {
+        self.bytes += run.len * GRANULE;
+        self.runs.push(run);
+    }
 }
 
 /// What a thread does for reclamation each time it needs a new claim.
@@ -61,18 +97,18 @@ pub(crate) fn before_claim(thread: &ThreadState) {
         thread.adopt_orphans();
     }
     let ripe = &thread.record().ripe;
-    let share = thread.share.get();
-    if ripe.pending() >= share {
-        if ripe.batches().bytes() < share {
+    let lot = lot(thread.share.get());
+    if ripe.pending() >= lot {
+        if ripe.batches().bytes() < lot {
             // Its grace period may be over for all we know.
             thread.local.pin().flush();
         }
-        if ripe.batches().bytes() >= share {
+        if ripe.batches().bytes() >= lot {
             recycle(thread, Of::ThisThread);
         }
     }
-    if thread.holes.borrow().count() > MOST_OWN {
-        turn(thread, &mut core::iter::empty(), share / 2);
+    if thread.unsynced.borrow().bytes > 0 {
+        settle(thread);
     }
 }
 
@@ -80,7 +116,7 @@ pub(crate) fn before_claim(thread: &ThreadState) {
 pub(crate) fn push(thread: &ThreadState) -> bool {
     let shared = thread.shared();
     let pending: usize = shared.threads.records().map(|record| record.ripe.pending()).sum();
-    if pending + thread.batch_bytes() < lot_bytes(shared).clamp(16 * KIB, 128 * KIB) / 2 {
+    if pending + thread.batch_bytes() < shares(shared).clamp(16 * KIB, 128 * KIB) / 2 {
         return false;
     }
     thread.seal();
@@ -88,7 +124,7 @@ pub(crate) fn push(thread: &ThreadState) -> bool {
     // at most.
     thread.local.pin().flush();
     thread.local.pin().flush();
-    recycle(thread, Of::AllThreads) > 0
+    recycle(thread, Of::AllThreads) > 0 && synchronise(thread)
 }
 
 /// See [`ThreadHandle::collect`](crate::ThreadHandle::collect).
@@ -103,7 +139,7 @@ pub(crate) fn reclaim(thread: &ThreadState) -> bool {
     thread.put_claim_aside();
     thread.adopt_orphans();
     thread.seal();
-    let mut any = thread.holes.borrow().count() > 0;
+    let mut any = thread.holes.borrow().count() > 0 || thread.unsynced.borrow().bytes() > 0;
     // A batch ripens within three advances if nobody is pinned; each flush
     // runs a bounded part of what is ripe, so it goes on while that helps.
     let mut idle = 0;
@@ -112,27 +148,29 @@ pub(crate) fn reclaim(thread: &ThreadState) -> bool {
         idle = if recycle(thread, Of::AllThreads) > 0 { 0 } else { idle + 1 };
         any |= idle == 0;
     }
-    turn(thread, &mut core::iter::empty(), 0);
+    synchronise(thread);
+    give_up(thread, 0);
+    thread.account_unused();
     any
 }
 
-/// Gives up what a thread has for itself, for it is about to end. What is not
-/// filled with traps yet is left to whoever recycles next.
+/// Gives up what a thread has for itself, for it is about to end.
 pub(crate) fn hand_over(thread: &ThreadState) {
-    thread.put_claim_aside();
-    let mut unfilled = Batch::new();
-    thread.holes.borrow_mut().drain(|hole| {
-        if hole.is_filled() {
-            release(thread, hole);
-        } else {
-            let span = thread.shared().pages.span(hole.run());
-            unfilled.push(Dead { span, was: Was::Unit }, span.len);
-        }
-    });
+    if !mutant("claim-lost-at-exit") {
+        thread.put_claim_aside();
+    }
+    settle(thread);
+    give_up(thread, 0);
+    let rest = core::mem::take(&mut *thread.unsynced.borrow_mut());
+    let mut batch = Batch::new();
+    for run in rest.runs {
+        let span = thread.shared().pages.span(run);
+        batch.push(Dead { span, was: Was::Unit }, span.len);
+    }
     thread.account_unused();
-    if !unfilled.is_empty() {
-        // Its grace period was over when the thread got it.
-        thread.record().ripe.batches().push(unfilled);
+    if !batch.is_empty() {
+        // Its grace period was over when the thread recycled it.
+        thread.record().ripe.batches().push(batch);
     }
 }
 
@@ -145,28 +183,20 @@ enum Of {
     AllThreads,
 }
 
-/// Turns ripe batches into holes; returns the bytes of them.
+/// Recycles ripe batches, a lot; returns the bytes of it.
 fn recycle(thread: &ThreadState, whose: Of) -> usize {
     let shared = thread.shared();
     let own = thread.record();
     let theirs = shared.threads.records().filter(|record| !core::ptr::eq(*record, own));
     let theirs = theirs.take(if whose == Of::AllThreads { usize::MAX } else { 0 });
     let ripe = core::iter::once(own).chain(theirs).map(|record| record.ripe.batches());
-    let mut batches = ripe.chain([&shared.waiting]).flat_map(Stack::take_all).peekable();
-    if batches.peek().is_none() { 0 } else { turn(thread, &mut batches, share(shared)) }
-}
-
-/// Turns a lot, which may be empty, into holes; returns the bytes of them.
-/// About `keep` bytes of these and of the thread's own stay with the thread,
-/// the lowest, and the others become everybody's.
-fn turn(thread: &ThreadState, lot: &mut dyn Iterator<Item = Box<Batch>>, keep: usize) -> usize {
-    let shared = thread.shared();
-    let mut holes = thread.lot.take();
     let mut waiting: Option<Box<Batch>> = None;
-    for batch in lot {
+    let mut unsynced = thread.unsynced.borrow_mut();
+    let (known, before) = (unsynced.runs.len(), unsynced.bytes);
+    for batch in ripe.chain([&shared.waiting]).flat_map(Stack::take_all) {
         // [E2]: after the batch was taken, so every hold on a part of it that
         // was published under a pin is seen.
-        let held = shared.threads.held();
+        let held = if mutant("holds-not-looked-at") { vec![] } else { shared.threads.held() };
         if !shared.config.tools.is_empty() {
             tell_tools(shared, batch.dead(), &held);
         }
@@ -174,45 +204,76 @@ fn turn(thread: &ThreadState, lot: &mut dyn Iterator<Item = Box<Batch>>, keep: u
             if dead.is_held(&held) {
                 waiting.get_or_insert_with(Batch::new).push(dead, dead.span.len);
             } else {
-                take_off(thread, dead, &mut holes);
+                take_off(thread, dead, &mut unsynced);
             }
         }
         thread.keep_spare(batch);
     }
-    // [L1]: after the last mark is cleared, before the first byte changes.
-    shared.generation.advance();
-    let recycled = holes.iter().map(|hole| hole.bytes()).sum();
-    thread.holes.borrow_mut().drain(|hole| holes.push(hole));
-    join(&mut holes);
-    let mut refused = Vec::new();
-    if !arch::DROPS_STALE_FETCHES {
-        fill(thread, &mut holes, &mut refused);
-    }
-    divide(thread, &mut holes, keep);
-    fill(thread, &mut holes, &mut refused);
-    if recycled > 0 && shared.region.platform().sync_core().is_err() {
-        stats::add(&thread.tallies().refusals, 1);
-        thread.holes.borrow_mut().drain(|hole| refused.push(hole));
-        refused.append(&mut holes);
-    }
-    thread.account_unused();
-    for hole in refused {
-        let span = shared.pages.span(hole.run());
-        waiting.get_or_insert_with(Batch::new).push(Dead { span, was: Was::Unit }, span.len);
-    }
     if let Some(waiting) = waiting {
         shared.waiting.push(waiting);
     }
-    for hole in holes.drain(..) {
-        release(thread, hole);
+    let recycled = unsynced.bytes - before;
+    if recycled == 0 {
+        return 0;
     }
-    thread.lot.replace(holes);
+    // [L1]: after the last mark is cleared, before the first byte changes.
+    shared.generation.advance();
+    if !arch::DROPS_STALE_FETCHES {
+        let mut lot = unsynced.runs.split_off(known);
+        fill(thread, &mut lot);
+        unsynced.runs.append(&mut lot);
+        unsynced.bytes = unsynced.runs.iter().map(|run| run.len * GRANULE).sum();
+    }
+    // [X2]: after the last run of it, which the grace period and the holds
+    // tell, and on processors that must not fetch what follows, after its end.
+    unsynced.ticket = shared.syncs.ticket();
+    drop(unsynced);
+    thread.account_unused();
     thread.share.set(share(shared));
-    if recycled > 0 {
-        stats::add(&thread.tallies().lots, 1);
-        trim::after_lot(thread, recycled);
-    }
+    stats::add(&thread.tallies().lots, 1);
+    trim::after_lot(thread, recycled);
     recycled
+}
+
+/// Makes what a synchronisation has covered the thread's own holes; gives up
+/// what is more than its share.
+fn settle(thread: &ThreadState) {
+    let mut unsynced = thread.unsynced.borrow_mut();
+    if !thread.shared().syncs.covers(unsynced.ticket) {
+        return;
+    }
+    let mut holes = thread.holes.borrow_mut();
+    for run in unsynced.runs.drain(..) {
+        // So that what is free in a row is one hole, whoever has it.
+        let whole = thread.shared().pages.claim_around(run, MOST_AROUND);
+        stats::add(&thread.tallies().taken, whole.len - run.len);
+        holes.add(whole);
+    }
+    unsynced.bytes = 0;
+    let share = thread.share.get();
+    let has_surplus = holes.bytes() > share;
+    drop((unsynced, holes));
+    thread.account_unused();
+    if has_surplus {
+        // Some more, so that it is not soon there again.
+        give_up(thread, share - share / 4);
+    }
+}
+
+/// Synchronises all cores, unless little waits for it; whether anything became
+/// a hole. A system call.
+pub(crate) fn synchronise(thread: &ThreadState) -> bool {
+    if thread.unsynced.borrow().bytes == 0 {
+        return false;
+    }
+    let shared = thread.shared();
+    if shared.syncs.synchronise(shared.region.platform()).is_err() {
+        // Later, perhaps: until then it is nobody's to write.
+        stats::add(&thread.tallies().refusals, 1);
+        return false;
+    }
+    settle(thread);
+    true
 }
 
 /// Tells tools of executors whose memory is about to be used again, `[N1]`.
@@ -225,90 +286,94 @@ fn tell_tools(shared: &Shared, batch: &[Dead], held: &[usize]) {
     }
 }
 
-/// Sorts holes by address and joins neighbours.
-fn join(holes: &mut Vec<Hole>) {
-    holes.sort_unstable();
-    holes.dedup_by(|next, hole| {
-        let joined = hole.joined(*next);
-        *hole = joined.unwrap_or(*hole);
-        joined.is_some()
-    });
+/// Makes the highest of a thread's own holes everybody's, until it has no more
+/// than `keep` bytes of them.
+pub(crate) fn give_up(thread: &ThreadState, keep: usize) {
+    let mut surplus = Vec::new();
+    thread.holes.borrow_mut().drain(keep, &mut surplus);
+    if surplus.is_empty() {
+        return;
+    }
+    if mutant("hole-kept-and-given") {
+        surplus.iter().for_each(|&run| thread.holes.borrow_mut().add(run));
+    }
+    let is_early = mutant("freed-before-traps");
+    let release = |run: &Run| {
+        stats::add(&thread.tallies().released, run.len);
+        thread.shared().pages.release(*run);
+    };
+    if is_early {
+        surplus.iter().for_each(release);
+    }
+    fill(thread, &mut surplus);
+    if !is_early {
+        surplus.iter().for_each(release);
+    }
+    thread.account_unused();
 }
 
-/// Leaves the lowest of some holes to the thread, `keep` bytes at most; the
-/// others stay where they are.
-fn divide(thread: &ThreadState, holes: &mut Vec<Hole>, keep: usize) {
-    let mut own = thread.holes.borrow_mut();
-    holes.retain(|&hole| {
-        let stays = hole.run().len >= LEAST_OWN && own.bytes() + hole.bytes() <= keep;
-        if stays {
-            own.push(hole);
-        }
-        !stays
-    });
-}
-
-/// Removes what is dead from its pages' marks and counts; adds the granules
-/// that are now the thread's to `holes`.
-fn take_off(thread: &ThreadState, dead: Dead, holes: &mut Vec<Hole>) {
+/// Clears the mark of what is dead; adds the granules that are now the thread's
+/// to what it has recycled.
+fn take_off(thread: &ThreadState, dead: Dead, recycled: &mut Unsynced) {
     let pages = &thread.shared().pages;
     let run = pages.run(dead.span);
     match dead.was {
-        Was::Unit => {
-            holes.push(Hole::new(run, false));
-            return;
-        }
+        Was::Unit => return recycled.push(run),
         Was::Abandoned => {}
         Was::Executor { bytes, .. } => {
-            pages.remove_executor(run);
+            pages.marks.clear(run.start);
             stats::add(&thread.tallies().recycles, 1);
             stats::add(&thread.tallies().recycled_bytes, bytes);
         }
     }
-    thread.shared().units.bury(run, |whole| holes.push(Hole::new(whole, false)));
+    thread.shared().units.bury(run, |whole| recycled.push(whole));
 }
 
-/// Fills holes, sorted by address, with traps; moves those to `refused` that
-/// the system refused to open.
-fn fill(thread: &ThreadState, holes: &mut Vec<Hole>, refused: &mut Vec<Hole>) {
-    if holes.iter().all(|hole| hole.is_filled()) {
-        return;
-    }
+/// Fills runs with traps. Those that the system refuses to open are taken out,
+/// and wait for somebody to try again.
+fn fill(thread: &ThreadState, runs: &mut Vec<Run>) {
     let shared = thread.shared();
     let (protection, platform) = (shared.region.protection(), shared.region.platform());
+    runs.sort_unstable_by_key(|run| run.start);
+    let mut refused: Option<Box<Batch>> = None;
+    let mut filled = 0;
     let before = protection.open(platform);
-    let known = refused.len();
-    let mut rest = holes.as_slice();
-    while !rest.is_empty() {
-        let (group, after) = rest.split_at(group_len(shared, rest));
-        rest = after;
-        if fill_group(thread, group).is_err() {
-            stats::add(&thread.tallies().refusals, 1);
-            refused.extend_from_slice(group);
+    let mut at = 0;
+    while at < runs.len() {
+        let group = at..at + group_len(shared, &runs[at..]);
+        at = group.end;
+        if fill_group(thread, &runs[group.clone()]).is_ok() {
+            runs.copy_within(group.clone(), filled);
+            filled += group.len();
+            continue;
+        }
+        stats::add(&thread.tallies().refusals, 1);
+        for run in &runs[group] {
+            let span = shared.pages.span(*run);
+            refused.get_or_insert_with(Batch::new).push(Dead { span, was: Was::Unit }, span.len);
         }
     }
     protection.close(platform, before);
-    if refused.len() > known {
-        holes.retain(|hole| !refused.contains(hole));
-    }
-    for hole in holes.iter_mut().filter(|hole| !hole.is_filled()) {
-        let span = shared.pages.span(hole.run());
+    runs.truncate(filled);
+    for run in runs {
+        let span = shared.pages.span(*run);
         // SAFETY: memory of the region, executable again now that the rights
         // are closed: where one toggle serves a whole thread it was not before.
         unsafe { platform.invalidate_instruction_cache(span.start, span.len) };
-        *hole = Hole::new(hole.run(), true);
+    }
+    if let Some(refused) = refused {
+        shared.waiting.push(refused);
     }
 }
 
-/// How many of the first holes share a window. At least one.
-fn group_len(shared: &Shared, holes: &[Hole]) -> usize {
+/// How many of the first runs share a window. At least one.
+fn group_len(shared: &Shared, runs: &[Run]) -> usize {
     let coarse = shared.units.are_coarse();
-    let start = holes[0].run().start;
-    let mut end = holes[0].run().end();
-    1 + holes[1..]
+    let start = runs[0].start;
+    let mut end = runs[0].end();
+    1 + runs[1..]
         .iter()
         .take_while(|next| {
-            let next = next.run();
             let near = (next.start - end) * GRANULE <= WINDOW_GAP
                 && (next.end() - start) * GRANULE <= WINDOW_LEN;
             let shares = if coarse { next.start == end } else { near };
@@ -318,19 +383,17 @@ fn group_len(shared: &Shared, holes: &[Hole]) -> usize {
         .count()
 }
 
-/// Fills holes that share a window; nothing, if the system refuses that.
-fn fill_group(thread: &ThreadState, group: &[Hole]) -> OsResult<()> {
+/// Fills runs that share a window; nothing, if the system refuses that.
+fn fill_group(thread: &ThreadState, group: &[Run]) -> OsResult<()> {
     let shared = thread.shared();
     let (protection, platform) = (shared.region.protection(), shared.region.platform());
-    let mut unfilled = group.iter().filter(|hole| !hole.is_filled()).map(|hole| hole.run());
-    let Some(first) = unfilled.next() else { return Ok(()) };
-    let end = unfilled.clone().next_back().unwrap_or(first).end();
-    let around = shared.pages.span(Run::new(first.start, end - first.start));
+    let (start, end) = (group[0].start, group[group.len() - 1].end());
+    let around = shared.pages.span(Run::new(start, end - start));
     // SAFETY: [W3] the span begins and ends with dead granules in whole units;
     // where units are coarse all of it is dead.
     let window = unsafe { protection.window(platform, around) }?;
-    for run in core::iter::once(first).chain(unfilled) {
-        let span = shared.pages.span(run);
+    for run in group {
+        let span = shared.pages.span(*run);
         let to = window.writable_at(span.start);
         // SAFETY: [E2] nobody runs it, [B1] nobody else owns it, and the
         // window is open.
@@ -344,10 +407,4 @@ fn fill_group(thread: &ThreadState, group: &[Hole]) -> OsResult<()> {
         thread.unsealed.borrow_mut().push(window);
     }
     Ok(())
-}
-
-/// Makes a hole that is filled with traps everybody's.
-fn release(thread: &ThreadState, hole: Hole) {
-    stats::add(&thread.tallies().released, hole.run().len);
-    thread.shared().pages.release(hole.run());
 }

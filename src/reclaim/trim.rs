@@ -13,12 +13,16 @@
 //! given back of late (the program comes and goes), by a part of it. So a
 //! program that shrinks gives back at once; one that stays as it is, or goes up
 //! and down in even waves, soon gives back next to nothing; one that just grows
-//! teaches nothing.
+//! teaches nothing. Once a program is known to be [steady](super::steady) nothing
+//! goes back, unless half of it is free.
 
 use crate::page::bitmap;
 use crate::stats;
 use crate::sync::{Ordering, Tally};
 use crate::thread::ThreadState;
+
+use super::recycle;
+use super::steady::Steady;
 
 /// Slack is counted in this many parts of the committed bytes.
 const PARTS: usize = 1 << 20;
@@ -51,6 +55,7 @@ pub(crate) struct Watermark {
     owed: Tally,
     /// Bytes recycled in this round.
     recycled: Tally,
+    steady: Steady,
 }
 
 impl Watermark {
@@ -99,11 +104,17 @@ pub(crate) fn after_lot(thread: &ThreadState, recycled: usize) {
     shared.watermark.recycled(recycled, committed);
     let free = shared.free_bytes();
     let keep = shared.watermark.slack(committed).max(shared.config.keep_free);
+    let is_steady = shared.watermark.steady.note(recycled, committed.saturating_sub(free));
+    if is_steady && free < committed / 2 {
+        return;
+    }
     // Saturating: a client may ask to keep everything.
     if free <= keep.saturating_add((keep / 2).max(committed / 32)) {
         // Too little to be worth the calls.
         return;
     }
+    // Whole system pages may lie in its own holes, too.
+    recycle::give_up(thread, 0);
     let excess = free - keep;
     let mut trimmed = 0;
     for only_empty in [true, false] {
@@ -113,13 +124,14 @@ pub(crate) fn after_lot(thread: &ThreadState, recycled: usize) {
             }
             let page = shared.pages.page(number);
             // Relaxed: hints; `trim_page` decides granule by granule.
-            let is_empty = page.live.load(Ordering::Relaxed) == 0 && bitmap::is_clear(page.taken);
+            let is_empty = bitmap::is_clear(page.taken);
             if page.resident.load(Ordering::Relaxed) != 0 && (is_empty || !only_empty) {
                 trimmed += shared.pages.trim_page(&shared.region, number, excess - trimmed);
             }
         }
     }
     shared.watermark.gave_back(trimmed);
+    shared.budget.gave_back(trimmed);
     stats::add(&thread.tallies().trimmed, trimmed);
 }
 
@@ -129,5 +141,6 @@ pub(crate) fn everything(thread: &ThreadState) {
     let trimmed = (0..shared.pages.high_water())
         .map(|number| shared.pages.trim_page(&shared.region, number, usize::MAX))
         .sum();
+    shared.budget.gave_back(trimmed);
     stats::add(&thread.tallies().trimmed, trimmed);
 }

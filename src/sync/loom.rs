@@ -1,6 +1,6 @@
 //! The primitives as loom explores them.
 
-pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 
 /// loom's `thread_local!`, which has no form for constants.
 macro_rules! thread_locals {
@@ -29,6 +29,12 @@ pub(crate) type Tally = core::sync::atomic::AtomicU64;
 #[cfg_attr(jit_arena_mutants, expect(dead_code, reason = "replaced by one of its own"))]
 pub(crate) fn zeroed_words(len: usize) -> Box<[AtomicU64]> {
     (0..len).map(|_| AtomicU64::new(0)).collect()
+}
+
+/// `len` atomic bytes, all zero.
+#[cfg_attr(jit_arena_mutants, expect(dead_code, reason = "replaced by one of its own"))]
+pub(crate) fn zeroed_bytes(len: usize) -> Box<[AtomicU8]> {
+    (0..len).map(|_| AtomicU8::new(0)).collect()
 }
 
 /// What tests and simulated machines need of threads.
@@ -75,19 +81,16 @@ pub(crate) mod thread {
     }
 }
 
-/// A place in simulated memory whose accesses loom watches for data races: it
-/// fails the model when two, one of them a write, are not ordered by
+/// A place in memory, often simulated, whose accesses loom watches for data
+/// races: it fails the model when two, one of them a write, are not ordered by
 /// happens-before. Watching adds no step and no ordering.
-#[cfg(any(test, feature = "model"))]
 #[derive(Debug)]
 pub(crate) struct Watched(loom::cell::UnsafeCell<()>);
 
 // SAFETY: there is nothing in the cell; loom keeps its own state of it, and runs
 // all threads of a model on one.
-#[cfg(any(test, feature = "model"))]
 unsafe impl Sync for Watched {}
 
-#[cfg(any(test, feature = "model"))]
 impl Watched {
     /// A place that nobody has accessed. Creating it counts as a write.
     pub(crate) fn new() -> Self {
@@ -106,6 +109,10 @@ impl Watched {
         self.0.with_mut(|_| ());
     }
 }
+
+/// Whether this build's checker sees what crossbeam-epoch does.
+#[cfg(test)]
+pub(crate) const SEES_CROSSBEAM: bool = cfg!(crossbeam_loom);
 
 /// Runs a test body as often as this build's checker needs: once for every
 /// schedule with at most three preemptions, and for every value a load may

@@ -10,6 +10,11 @@
 #[cfg(all(jit_arena_loom, jit_arena_shuttle))]
 compile_error!("jit_arena_loom and jit_arena_shuttle exclude each other");
 
+// crossbeam-epoch explored by loom needs its own switch, without which it stays
+// on the atomics of `core` and every model over it passes after one execution.
+#[cfg(all(jit_arena_loom, not(any(jit_arena_eager, crossbeam_loom))))]
+compile_error!("under jit_arena_loom set jit_arena_eager or crossbeam_loom as well");
+
 #[cfg(jit_arena_loom)]
 #[path = "loom.rs"]
 mod imp;
@@ -30,4 +35,6 @@ pub(crate) mod weaken;
 pub(crate) use imp::*;
 pub(crate) use mutant::mutant;
 #[cfg(jit_arena_mutants)]
-pub(crate) use weaken::{AtomicPtr, AtomicU64, AtomicUsize, fence, zeroed_words};
+pub(crate) use weaken::{
+    AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, fence, zeroed_bytes, zeroed_words,
+};

@@ -1,6 +1,8 @@
 //! The primitives as shuttle schedules them.
 
-pub(crate) use shuttle::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+pub(crate) use shuttle::sync::atomic::{
+    AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence,
+};
 pub(crate) use shuttle::thread_local;
 
 pub(crate) use shuttle::thread::yield_now;
@@ -17,6 +19,11 @@ pub(crate) fn zeroed_words(len: usize) -> Box<[AtomicU64]> {
     (0..len).map(|_| AtomicU64::new(0)).collect()
 }
 
+/// `len` atomic bytes, all zero.
+pub(crate) fn zeroed_bytes(len: usize) -> Box<[AtomicU8]> {
+    (0..len).map(|_| AtomicU8::new(0)).collect()
+}
+
 /// What tests and simulated machines need of threads.
 #[cfg(any(test, feature = "model"))]
 pub(crate) mod thread {
@@ -28,13 +35,11 @@ pub(crate) mod thread {
     }
 }
 
-/// A place in simulated memory whose accesses a checker may watch for data
-/// races. shuttle does not: to it every atomic is sequentially consistent.
-#[cfg(any(test, feature = "model"))]
+/// A place in memory, often simulated, whose accesses a checker may watch for
+/// data races. shuttle does not: to it every atomic is sequentially consistent.
 #[derive(Debug)]
 pub(crate) struct Watched;
 
-#[cfg(any(test, feature = "model"))]
 impl Watched {
     /// A place that nobody has accessed.
     pub(crate) fn new() -> Self {
@@ -49,6 +54,11 @@ impl Watched {
     #[allow(clippy::unused_self)]
     pub(crate) fn write(&self) {}
 }
+
+/// Whether this build's checker sees what crossbeam-epoch does: each of its
+/// operations is one step.
+#[cfg(test)]
+pub(crate) const SEES_CROSSBEAM: bool = true;
 
 /// Runs a test body as often as this build's checker needs: 200 schedules.
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The primitives of every normal build.
 
-pub(crate) use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+pub(crate) use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 pub(crate) use std::thread::yield_now;
 pub(crate) use std::thread_local;
 
@@ -22,6 +22,15 @@ pub(crate) fn zeroed_words(len: usize) -> Box<[AtomicU64]> {
     unsafe { Box::from_raw(Box::into_raw(words) as *mut [AtomicU64]) }
 }
 
+/// `len` atomic bytes, all zero, not resident until first touched.
+pub(crate) fn zeroed_bytes(len: usize) -> Box<[AtomicU8]> {
+    // As in `zeroed_words`.
+    let bytes = vec![0_u8; len].into_boxed_slice();
+    // SAFETY: AtomicU8 has the size, alignment and bit validity of u8, and the
+    // box is handed over whole.
+    unsafe { Box::from_raw(Box::into_raw(bytes) as *mut [AtomicU8]) }
+}
+
 /// What tests and simulated machines need of threads.
 #[cfg(any(test, feature = "model"))]
 pub(crate) mod thread {
@@ -39,13 +48,11 @@ pub(crate) mod thread {
     }
 }
 
-/// A place in simulated memory whose accesses a checker may watch for data
-/// races. Nobody does in this build.
-#[cfg(any(test, feature = "model"))]
+/// A place in memory, often simulated, whose accesses a checker may watch for
+/// data races. Nobody does in this build.
 #[derive(Debug)]
 pub(crate) struct Watched;
 
-#[cfg(any(test, feature = "model"))]
 impl Watched {
     /// A place that nobody has accessed.
     pub(crate) fn new() -> Self {
@@ -60,6 +67,10 @@ impl Watched {
     #[allow(clippy::unused_self)]
     pub(crate) fn write(&self) {}
 }
+
+/// Whether this build's checker sees what crossbeam-epoch does.
+#[cfg(test)]
+pub(crate) const SEES_CROSSBEAM: bool = true;
 
 /// Runs a test body as often as this build's checker needs: once.
 #[cfg(test)]

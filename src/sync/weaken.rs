@@ -65,6 +65,11 @@ pub(crate) fn zeroed_words(len: usize) -> Box<[AtomicU64]> {
     (0..len).map(|_| AtomicU64::new(0)).collect()
 }
 
+/// `len` atomic bytes, all zero.
+pub(crate) fn zeroed_bytes(len: usize) -> Box<[AtomicU8]> {
+    (0..len).map(|_| AtomicU8::new(0)).collect()
+}
+
 macro_rules! atomics {
     ($($name:ident $(<$of:ident>)?, $value:ty;)*) => {
         $(
@@ -121,6 +126,7 @@ macro_rules! atomics {
 }
 
 atomics! {
+    AtomicU8, u8;
     AtomicU64, u64;
     AtomicUsize, usize;
     AtomicPtr<T>, *mut T;

@@ -1,88 +1,28 @@
 //! Holes a thread keeps for itself, to reserve in without asking anybody.
 //!
-//! What a thread recycles it mostly needs again at once, so a part of each lot
-//! stays with it, together with what its claims left over. Their granules stay
-//! taken, `[B1]`. Nobody else can reach them, so they need no traps until they
-//! are given away: what is reserved here is written over anyway, `[D3]`.
+//! What a thread recycles it mostly needs again at once, so it stays with it up
+//! to a bound, together with what its claims left over. The granules stay taken,
+//! `[B1]`. Nobody else can reach them, so they need no traps until they are
+//! given away: what is reserved here is written over anyway, `[D3]`.
+//!
+//! The truth is a bit a granule, so that neighbours become one hole by being set,
+//! whatever order they come in. Where holes of a length start is noted in a list
+//! for each class of lengths, and never taken back: a note that no longer fits
+//! the bits is dropped when it is come upon. Both adding and taking are a few
+//! looks at the bits around.
 
 use core::fmt;
 
-use crate::page::bitmap::Run;
+use crate::page::bitmap::{Run, WORD};
 use crate::units::GRANULE;
-
-/// Granules that belong to a thread and to no executor.
-///
-/// One word, so that a lot of them sorts fast: the first granule on top, then
-/// how many, and whether they may hold something else than traps.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Hole(u64);
-
-impl Hole {
-    pub(crate) fn new(run: Run, filled: bool) -> Self {
-        debug_assert!(run.start < 1 << 32 && run.len < 1 << 31);
-        Self((run.start as u64) << 32 | (run.len as u64) << 1 | u64::from(!filled))
-    }
-
-    pub(crate) fn run(self) -> Run {
-        Run::new((self.0 >> 32) as usize, self.granules())
-    }
-
-    fn granules(self) -> usize {
-        (self.0 as u32 >> 1) as usize
-    }
-
-    pub(crate) fn bytes(self) -> usize {
-        self.granules() * GRANULE
-    }
-
-    /// Whether all of it is traps, or never was written.
-    pub(crate) fn is_filled(self) -> bool {
-        self.0 & 1 == 0
-    }
-
-    /// The hole that two make of which the first ends where the second begins.
-    pub(crate) fn joined(self, next: Self) -> Option<Self> {
-        let (run, after) = (self.run(), next.run());
-        let both = Run::new(run.start, run.len + after.len);
-        (run.end() == after.start).then(|| Self::new(both, self.is_filled() && next.is_filled()))
-    }
-}
-
-impl fmt::Debug for Hole {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hole")
-            .field("run", &self.run())
-            .field("is_filled", &self.is_filled())
-            .finish()
-    }
-}
 
 /// Classes of lengths: one a granule up to [`FINE`], then eight an octave.
 const CLASSES: usize = u64::BITS as usize;
 const FINE: usize = 32;
 
-/// The holes of one thread, filed by length.
-#[derive(Debug)]
-pub(crate) struct Holes {
-    /// The first hole of each class; the others follow by `next`.
-    first: [u32; CLASSES],
-    /// A bit for each class that has holes.
-    filed: u64,
-    slots: Vec<Slot>,
-    /// Slots without a hole, linked like a class.
-    unused: u32,
-    count: usize,
-    bytes: usize,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    hole: Hole,
-    next: u32,
-}
-
-/// No slot.
-const NONE: u32 = u32::MAX;
+/// Notes there may be for each hole, and beyond that, before they are made anew.
+const NOTES_A_HOLE: usize = 4;
+const NOTES: usize = 256;
 
 /// The class of holes of so many granules.
 fn class(granules: usize) -> usize {
@@ -94,17 +34,43 @@ fn class(granules: usize) -> usize {
     (FINE + 8 * (octave - FINE.ilog2()) as usize + eighth).min(CLASSES - 1)
 }
 
+/// The holes of one thread.
+pub(crate) struct Holes {
+    /// A bit for each granule of the region that is in a hole; as many as were
+    /// ever needed.
+    bits: Vec<u64>,
+    /// A bit for each word of `bits` that is not zero, and some that are.
+    words: Vec<u64>,
+    /// Where holes of each class start, or once did.
+    notes: [Vec<u32>; CLASSES],
+    /// A bit for each class that has notes.
+    noted: u64,
+    /// Notes in all.
+    note_count: usize,
+    /// Holes.
+    count: usize,
+    /// Granules in all holes.
+    granules: usize,
+}
+
 impl Default for Holes {
     fn default() -> Self {
-        let (slots, unused) = (Vec::new(), NONE);
-        Self { first: [NONE; CLASSES], filed: 0, slots, unused, count: 0, bytes: 0 }
+        Self {
+            bits: Vec::new(),
+            words: Vec::new(),
+            notes: [const { Vec::new() }; CLASSES],
+            noted: 0,
+            note_count: 0,
+            count: 0,
+            granules: 0,
+        }
     }
 }
 
 impl Holes {
     /// Bytes in all of them.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.granules * GRANULE
     }
 
     /// How many there are.
@@ -112,125 +78,294 @@ impl Holes {
         self.count
     }
 
-    /// Files a hole.
-    pub(crate) fn push(&mut self, hole: Hole) {
-        let class = class(hole.granules());
-        let slot = Slot { hole, next: self.first[class] };
-        let at = self.unused;
-        if let Some(unused) = self.slots.get_mut(at as usize) {
-            self.unused = unused.next;
-            *unused = slot;
-            self.first[class] = at;
-        } else {
-            self.first[class] = self.slots.len() as u32;
-            self.slots.push(slot);
+    /// Adds granules, which become one hole with those they touch.
+    pub(crate) fn add(&mut self, run: Run) {
+        if self.bits.len() <= run.end() / WORD {
+            self.grow(run.end());
         }
-        self.filed |= 1 << class;
+        let below = self.length_below(run.start);
+        let above = self.length_from(run.end());
+        for word in self.flip(run) {
+            self.words[word / WORD] |= 1 << (word % WORD);
+        }
+        self.granules += run.len;
         self.count += 1;
-        self.bytes += hole.bytes();
+        self.count -= usize::from(below > 0) + usize::from(above > 0);
+        self.note(Run::new(run.start - below, below + run.len + above));
+    }
+
+    /// Makes room for a run that ends in front of granule `end`, and one more
+    /// bit, so that no run ends with the last one.
+    #[cold]
+    fn grow(&mut self, end: usize) {
+        let words = (end / WORD + 1).next_power_of_two();
+        self.bits.resize(words, 0);
+        self.words.resize(words.div_ceil(WORD), 0);
     }
 
     /// Takes out a hole of at least `need` granules, of the least class that
     /// has one. Looks through one class at most.
-    pub(crate) fn take(&mut self, need: usize) -> Option<Hole> {
-        let least = class(need);
-        let fits = |slot: &Slot| slot.hole.granules() >= need;
-        let mut before = NONE;
-        let mut at = self.first[least];
-        while let Some(slot) = self.slots.get(at as usize) {
-            if fits(slot) {
-                return Some(self.remove(least, before, at));
+    pub(crate) fn take(&mut self, need: usize) -> Option<Run> {
+        let mut classes = self.noted >> class(need) << class(need);
+        while classes != 0 {
+            let class = classes.trailing_zeros() as usize;
+            classes &= classes - 1;
+            if let Some(hole) = self.take_of(class, need) {
+                self.remove(hole);
+                return Some(hole);
             }
-            (before, at) = (at, slot.next);
         }
-        // All of the greater classes fit.
-        let greater = (self.filed >> least) & !1;
-        if greater == 0 {
-            return None;
-        }
-        let class = least + greater.trailing_zeros() as usize;
-        Some(self.remove(class, NONE, self.first[class]))
+        None
     }
 
-    /// Unfiles the hole in slot `at`, which follows `before` in its class.
-    fn remove(&mut self, class: usize, before: u32, at: u32) -> Hole {
-        let Slot { hole, next } = self.slots[at as usize];
-        match self.slots.get_mut(before as usize) {
-            Some(before) => before.next = next,
-            None => {
-                self.first[class] = next;
-                self.filed &= !(u64::from(next == NONE) << class);
+    /// A hole of one class that is long enough; takes it off the notes, and
+    /// what it comes upon that is no hole of that class.
+    fn take_of(&mut self, of: usize, need: usize) -> Option<Run> {
+        let mut at = self.notes[of].len();
+        let mut found = None;
+        while at > 0 && found.is_none() {
+            at -= 1;
+            let start = self.notes[of][at] as usize;
+            let len = self.length_at(start);
+            let is_of_class = len > 0 && class(len) == of;
+            if is_of_class && len < need {
+                continue;
             }
+            self.notes[of].swap_remove(at);
+            self.note_count -= 1;
+            found = is_of_class.then_some(Run::new(start, len));
         }
-        self.slots[at as usize].next = self.unused;
-        self.unused = at;
+        self.noted &= !(u64::from(self.notes[of].is_empty()) << of);
+        found
+    }
+
+    /// Takes out the highest holes until no more than `keep` bytes are left;
+    /// adds them to `to`, highest first.
+    pub(crate) fn drain(&mut self, keep: usize, to: &mut Vec<Run>) {
+        let mut at = self.words.len();
+        while at > 0 && self.bytes() > keep {
+            let words = self.words[at - 1];
+            if words == 0 {
+                at -= 1;
+                continue;
+            }
+            let word = at * WORD - 1 - words.leading_zeros() as usize;
+            let bits = self.bits[word];
+            if bits == 0 {
+                self.words[word / WORD] &= !(1 << (word % WORD));
+                continue;
+            }
+            let end = (word + 1) * WORD - bits.leading_zeros() as usize;
+            let len = self.length_below(end);
+            let hole = Run::new(end - len, len);
+            self.remove(hole);
+            to.push(hole);
+        }
+        if self.granules == 0 {
+            self.forget_notes();
+        }
+    }
+
+    /// Takes a whole hole out; its notes stay.
+    fn remove(&mut self, hole: Run) {
+        self.flip(hole);
+        self.granules -= hole.len;
         self.count -= 1;
-        self.bytes -= hole.bytes();
-        hole
     }
 
-    /// Takes all of them out.
-    pub(crate) fn drain(&mut self, mut to: impl FnMut(Hole)) {
-        while self.filed != 0 {
-            let class = self.filed.trailing_zeros() as usize;
-            to(self.remove(class, NONE, self.first[class]));
+    fn note(&mut self, hole: Run) {
+        if self.note_count >= NOTES_A_HOLE * self.count + NOTES {
+            // The bits know of this one, too.
+            return self.note_anew();
         }
-        self.slots.clear();
-        self.unused = NONE;
+        let class = class(hole.len);
+        self.notes[class].push(hole.start as u32);
+        self.noted |= 1 << class;
+        self.note_count += 1;
+    }
+
+    fn forget_notes(&mut self) {
+        self.notes.iter_mut().for_each(Vec::clear);
+        (self.noted, self.note_count) = (0, 0);
+    }
+
+    /// Notes each hole once.
+    #[cold]
+    fn note_anew(&mut self) {
+        self.forget_notes();
+        let mut word = 0;
+        while word < self.bits.len() {
+            let mut starts = self.bits[word] & !(self.bits[word] << 1);
+            if word > 0 && self.bits[word - 1] >> (WORD - 1) == 1 {
+                starts &= !1;
+            }
+            while starts != 0 {
+                let start = word * WORD + starts.trailing_zeros() as usize;
+                starts &= starts - 1;
+                self.note(Run::new(start, self.length_from(start)));
+            }
+            word += 1;
+        }
+    }
+
+    /// Flips the bits of `run`, which are all alike; returns their words.
+    fn flip(&mut self, run: Run) -> core::ops::RangeInclusive<usize> {
+        let (first, last) = (run.start / WORD, (run.end() - 1) / WORD);
+        let from = u64::MAX << (run.start % WORD);
+        let to = u64::MAX >> (WORD - 1 - (run.end() - 1) % WORD);
+        if first == last {
+            self.bits[first] ^= from & to;
+        } else {
+            self.bits[first] ^= from;
+            self.bits[first + 1..last].iter_mut().for_each(|bits| *bits = !*bits);
+            self.bits[last] ^= to;
+        }
+        first..=last
+    }
+
+    /// Length of the hole that starts at granule `start`; 0 if none does.
+    fn length_at(&self, start: usize) -> usize {
+        let is_inside = start > 0 && self.bits[(start - 1) / WORD] >> ((start - 1) % WORD) & 1 == 1;
+        if is_inside { 0 } else { self.length_from(start) }
+    }
+
+    /// How many granules in a row are in a hole, from `at` up.
+    fn length_from(&self, at: usize) -> usize {
+        let mut high = at;
+        loop {
+            let ones = (self.bits[high / WORD] >> (high % WORD)).trailing_ones() as usize;
+            high += ones;
+            // The last word is never full: see `add`.
+            if ones == 0 || !high.is_multiple_of(WORD) {
+                return high - at;
+            }
+        }
+    }
+
+    /// How many granules in a row are in a hole, from the one in front of `at`
+    /// down.
+    fn length_below(&self, at: usize) -> usize {
+        let mut low = at;
+        while low > 0 {
+            let top = (low - 1) % WORD;
+            let ones = (self.bits[(low - 1) / WORD] << (WORD - 1 - top)).leading_ones() as usize;
+            low -= ones;
+            if ones <= top {
+                break;
+            }
+        }
+        at - low
     }
 }
 
-#[cfg(all(test, not(jit_arena_loom), not(jit_arena_shuttle)))]
+impl fmt::Debug for Holes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Holes")
+            .field("count", &self.count)
+            .field("bytes", &self.bytes())
+            .field("notes", &self.note_count)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
-    fn hole(granules: usize) -> Hole {
-        Hole::new(Run::new(granules << 20, granules), granules == 12)
+    fn holes(runs: &[(usize, usize)]) -> Holes {
+        let mut holes = Holes::default();
+        runs.iter().for_each(|&(start, len)| holes.add(Run::new(start, len)));
+        holes
+    }
+
+    fn drained(holes: &mut Holes, keep: usize) -> Vec<(usize, usize)> {
+        let mut runs = Vec::new();
+        holes.drain(keep, &mut runs);
+        runs.iter().map(|run| (run.start, run.len)).collect()
     }
 
     #[test]
     fn the_shortest_hole_that_fits_is_taken() {
-        let mut holes = Holes::default();
-        [7, 3, 12, 3, 40].into_iter().for_each(|granules| holes.push(hole(granules)));
-        assert_eq!((holes.bytes(), holes.count()), (65 * GRANULE, 5));
-        let mut take = |need| holes.take(need).map(|hole| (hole.granules(), hole.is_filled()));
-        assert_eq!(take(41), None);
-        assert_eq!(take(8), Some((12, true)));
-        assert_eq!(take(8), Some((40, false)));
-        assert_eq!(take(8), None);
-        assert_eq!(take(1), Some((3, false)));
-        assert_eq!(take(4), Some((7, false)));
-        assert_eq!((holes.bytes(), holes.count()), (3 * GRANULE, 1));
-        let mut rest = Vec::new();
-        holes.drain(|hole| rest.push(hole.granules()));
-        assert_eq!(rest, [3]);
-        assert_eq!((holes.bytes(), holes.count(), holes.take(1).is_none()), (0, 0, true));
+        let mut holes = holes(&[(1000, 7), (2000, 3), (3000, 12), (4000, 40)]);
+        assert_eq!((holes.bytes(), holes.count()), (62 * GRANULE, 4));
+        assert_eq!(holes.take(41), None);
+        assert_eq!(holes.take(8), Some(Run::new(3000, 12)));
+        assert_eq!(holes.take(8), Some(Run::new(4000, 40)));
+        assert_eq!(holes.take(8), None);
+        assert_eq!(drained(&mut holes, 0), [(2000, 3), (1000, 7)]);
+        assert_eq!((holes.bytes(), holes.count(), holes.take(1)), (0, 0, None));
     }
 
     #[test]
+    fn neighbours_become_one_in_any_order() {
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let parts = [(60, 4), (64, 64), (128, 3)];
+            let mut holes = holes(&order.map(|at| parts[at]));
+            assert_eq!(holes.count(), 1);
+            assert_eq!(holes.take(71), Some(Run::new(60, 71)), "{order:?}");
+            assert_eq!(holes.take(1), None);
+        }
+    }
+
+    #[test]
+    fn the_highest_are_given_up_first() {
+        let mut holes = holes(&[(10, 5), (64, 64), (700, 1)]);
+        assert_eq!(drained(&mut holes, 69 * GRANULE), [(700, 1)]);
+        assert_eq!(drained(&mut holes, 68 * GRANULE), [(64, 64)]);
+        assert_eq!(holes.take(5), Some(Run::new(10, 5)));
+    }
+
+    /// Against a byte a granule, looked through from end to end.
+    #[test]
     fn a_hole_is_found_if_there_is_one_and_is_about_the_shortest() {
+        const GRANULES: usize = 4000;
         let mut state = 1_u64;
         let mut random = |bound: usize| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (state >> 33) as usize % bound
         };
-        let (mut holes, mut all) = (Holes::default(), Vec::new());
-        for _ in 0..20_000 {
-            let most = [20, 200, 3000][random(3)];
-            let granules = 1 + random(most);
-            if random(2) == 0 {
-                holes.push(hole(granules));
-                all.push(granules);
-                continue;
+        let (mut holes, mut naive) = (Holes::default(), vec![false; GRANULES]);
+        let runs = |naive: &[bool]| -> Vec<Run> {
+            let mut runs: Vec<Run> = Vec::new();
+            for at in (0..GRANULES).filter(|&at| naive[at]) {
+                match runs.last_mut() {
+                    Some(run) if run.end() == at => run.len += 1,
+                    _ => runs.push(Run::new(at, 1)),
+                }
             }
-            let shortest = all.iter().copied().filter(|&len| len >= granules).min();
-            let found = holes.take(granules).map(|hole| hole.granules());
-            assert_eq!(found.is_some(), shortest.is_some());
-            let (Some(found), Some(shortest)) = (found, shortest) else { continue };
-            assert!(found >= granules && class(found) == class(shortest), "{found} {shortest}");
-            all.swap_remove(all.iter().position(|&len| len == found).unwrap());
+            runs
+        };
+        for _ in 0..20_000 {
+            let most = [4, 40, 400][random(3)];
+            let len = 1 + random(most);
+            let start = random(GRANULES - len);
+            if naive[start..start + len].iter().all(|free| !free) {
+                holes.add(Run::new(start, len));
+                naive[start..start + len].fill(true);
+            }
+            if random(3) == 0 {
+                let most = [4, 40, 400][random(3)];
+                let need = 1 + random(most);
+                let known = runs(&naive);
+                let shortest = known.iter().map(|run| run.len).filter(|&len| len >= need).min();
+                let found = holes.take(need);
+                assert_eq!(found.map(|run| class(run.len)), shortest.map(class), "{need}");
+                if let Some(run) = found {
+                    assert!(run.len >= need && known.contains(&run), "{run:?} {need}");
+                    naive[run.start..run.end()].fill(false);
+                }
+            }
+            if random(50) == 0 {
+                let keep = random(GRANULES) * GRANULE;
+                for (start, len) in drained(&mut holes, keep) {
+                    assert!(runs(&naive).contains(&Run::new(start, len)));
+                    naive[start..start + len].fill(false);
+                }
+                assert!(holes.bytes() <= keep);
+            }
+            assert_eq!(holes.count(), runs(&naive).len());
+            assert_eq!(holes.bytes(), naive.iter().filter(|free| **free).count() * GRANULE);
         }
-        assert_eq!(holes.count(), all.len());
-        assert_eq!(holes.bytes(), all.iter().sum::<usize>() * GRANULE);
+        assert!(holes.note_count <= NOTES_A_HOLE * holes.count + NOTES);
     }
 }

@@ -12,7 +12,7 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use crate::arena::ArenaRef;
-use crate::error::{AttachError, InstallError, PublishError, PublishErrorKind, ReserveError};
+use crate::error::{AttachError, InstallError, PublishError, ReserveError};
 use crate::executor::Executor;
 use crate::guard::Guard;
 use crate::layout::CodeLayout;
@@ -20,9 +20,8 @@ use crate::lookup::CodeInfo;
 use crate::reclaim::recycle;
 use crate::reservation::Reservation;
 use crate::scope::WriteScope;
-use crate::stats;
+use crate::sync::mutant;
 use crate::tools::Symbol;
-use crate::units::Span;
 
 mod attached;
 pub(crate) mod holes;
@@ -48,12 +47,15 @@ pub struct ThreadHandle {
 impl ThreadHandle {
     pub(crate) fn attach(shared: &ArenaRef) -> Result<Self, AttachError> {
         let arena = shared.get();
-        arena.region.protection().attach(arena.region.platform());
+        if !mutant("inherited-rights-kept") {
+            arena.region.protection().attach(arena.region.platform());
+        }
         let handle = Self { state: NonNull::from(Box::leak(Box::new(ThreadState::new(shared)))) };
         attached::link(handle.state());
         Ok(handle)
     }
 
+    #[inline]
     pub(crate) fn state(&self) -> &ThreadState {
         // SAFETY: allocated by `attach`, freed by `drop` only.
         unsafe { self.state.as_ref() }
@@ -68,6 +70,7 @@ impl ThreadHandle {
     ///
     /// A layout that no arena takes, a region that has no such hole left, or a
     /// system that has no memory to back it. Nothing has changed then.
+    #[inline]
     pub fn reserve(&mut self, layout: CodeLayout) -> Result<Reservation, ReserveError> {
         self.state().reserve(layout)
     }
@@ -87,6 +90,7 @@ impl ThreadHandle {
     /// # Ok(())
     /// # }
     /// ```
+    #[inline]
     pub fn write(&mut self) -> WriteScope<'_> {
         WriteScope::open(self.state())
     }
@@ -103,24 +107,10 @@ impl ThreadHandle {
     /// to another arena, or if the system refused to seal it.
     #[expect(clippy::result_large_err, reason = "hands back what it was given")]
     pub fn publish(&mut self, reservation: Reservation) -> Result<Executor, PublishError> {
-        let state = self.state();
-        if !reservation.is_of(state) {
-            return Err(PublishError { kind: PublishErrorKind::Foreign, reservation });
+        match self.state().publish(&reservation) {
+            Ok(()) => Ok(reservation.into_executor()),
+            Err(kind) => Err(PublishError { kind, reservation }),
         }
-        if !reservation.is_written() {
-            return Err(PublishError { kind: PublishErrorKind::Unwritten, reservation });
-        }
-        if let Err(os) = state.close_unsealed(reservation.span()) {
-            return Err(PublishError { kind: PublishErrorKind::Os(os), reservation });
-        }
-        let shared = state.shared();
-        let code = Span::new(reservation.entry(), reservation.len());
-        // SAFETY: the bytes lie in the executable view, and were written.
-        unsafe { shared.region.platform().invalidate_instruction_cache(code.start, code.len) };
-        shared.pages.add_executor(shared.pages.run(reservation.span()));
-        stats::add(&state.tallies().installs, 1);
-        stats::add(&state.tallies().installed_bytes, reservation.bytes());
-        Ok(reservation.into_executor())
     }
 
     /// As [`publish`](Self::publish), and tells the arena's
@@ -148,16 +138,24 @@ impl ThreadHandle {
     /// # Errors
     ///
     /// As the three steps; nothing has changed then.
+    #[inline]
     pub fn install(&mut self, code: &[u8], data: &[u8]) -> Result<Executor, InstallError> {
         let layout = CodeLayout::new(code.len()).data(data.len(), 1);
-        let mut reservation = self.reserve(layout)?;
-        let mut scope = self.write();
+        let state = self.state();
+        let mut reservation = state.reserve(layout)?;
+        let mut scope = WriteScope::open(state);
         scope.write_at(&mut reservation, 0, code)?;
         if !data.is_empty() {
             scope.write_at(&mut reservation, code.len(), data)?;
         }
+        if mutant("publish-before-close") {
+            state.publish(&reservation).map_err(InstallError::Publish)?;
+            return Ok(reservation.into_executor());
+        }
         drop(scope);
-        Ok(self.publish(reservation)?)
+        // Dropped if that fails: its bytes go back.
+        state.publish(&reservation).map_err(InstallError::Publish)?;
+        Ok(reservation.into_executor())
     }
 
     /// Joins the epoch: what can be reached from here on stays until the guard
@@ -169,6 +167,7 @@ impl ThreadHandle {
     /// Retires an executor: the same as dropping it on this thread, without
     /// the look for the thread's handle. An executor of another arena is just
     /// dropped.
+    #[inline]
     pub fn retire(&mut self, executor: Executor) {
         executor.retire_on(self.state());
     }
@@ -189,7 +188,9 @@ impl Drop for ThreadHandle {
         let state = self.state();
         attached::unlink(state);
         recycle::hand_over(state);
-        state.seal();
+        if !mutant("batch-lost-at-exit") {
+            state.seal();
+        }
         // What the system still refuses to close stays counted in the stats.
         let _ = state.close_unsealed(state.shared().region.span());
         state.shared().threads.give_back(state.record());

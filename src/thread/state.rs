@@ -7,18 +7,21 @@ use core::ptr::{self, NonNull};
 
 use crate::arena::{ArenaRef, Shared, drop_refs};
 use crate::claim::Claim;
+use crate::error::PublishErrorKind;
 use crate::platform::OsError;
 use crate::pressure;
 use crate::protect::Window;
-use crate::reclaim::recycle;
+use crate::reclaim::recycle::{self, Unsynced};
 use crate::reclaim::retire::{Batch, Dead, Ripe};
 use crate::reclaim::scheme::{Local, Pin};
 use crate::registry::Record;
+use crate::reservation::Reservation;
 use crate::scope::OpenWindow;
 use crate::stats::{self, Tallies};
+use crate::sync::mutant;
 use crate::units::Span;
 
-use super::holes::{Hole, Holes};
+use super::holes::Holes;
 use super::pins::SetAside;
 
 /// Arena handles a thread draws at a time.
@@ -49,8 +52,8 @@ pub(crate) struct ThreadState {
     pub(crate) holes: RefCell<Holes>,
     /// Bytes the next claim should have.
     pub(crate) appetite: Cell<usize>,
-    /// Where lots are sorted; empty in between.
-    pub(crate) lot: RefCell<Vec<Hole>>,
+    /// What it has recycled and no synchronisation of all cores has covered yet.
+    pub(crate) unsynced: RefCell<Unsynced>,
     /// Write scopes opened so far: tells reservations of one from another.
     pub(crate) scopes: Cell<u64>,
     /// Write scopes open now.
@@ -92,7 +95,7 @@ impl ThreadState {
             claim: Cell::new(Claim::EMPTY),
             holes: RefCell::default(),
             appetite: Cell::new(0),
-            lot: RefCell::default(),
+            unsynced: RefCell::default(),
             scopes: Cell::new(0),
             open_scopes: Cell::new(0),
             window: Cell::new(None),
@@ -112,11 +115,13 @@ impl ThreadState {
         unsafe { self.shared.as_ref() }
     }
 
+    #[inline]
     pub(crate) fn record(&self) -> &Record {
         // SAFETY: records live as long as the arena, and this one is ours.
         unsafe { &*self.record }
     }
 
+    #[inline]
     pub(crate) fn tallies(&self) -> &Tallies {
         &self.record().tallies
     }
@@ -131,6 +136,7 @@ impl ThreadState {
     }
 
     /// An arena handle out of the stock. Wait-free.
+    #[inline]
     pub(crate) fn draw_ref(&self) -> ArenaRef {
         if self.stock.get() == 0 {
             self.shared().add_refs(STOCK);
@@ -152,6 +158,29 @@ impl ThreadState {
         }
     }
 
+    /// Publishes what was written; see
+    /// [`ThreadHandle::publish`](crate::ThreadHandle::publish).
+    #[inline]
+    pub(super) fn publish(&self, reservation: &Reservation) -> Result<(), PublishErrorKind> {
+        if !reservation.is_of(self) {
+            return Err(PublishErrorKind::Foreign);
+        }
+        if !reservation.is_written() {
+            return Err(PublishErrorKind::Unwritten);
+        }
+        if !self.unsealed.borrow().is_empty() {
+            self.close_unsealed(reservation.span()).map_err(PublishErrorKind::Os)?;
+        }
+        let shared = self.shared();
+        let code = Span::new(reservation.entry(), reservation.len());
+        // SAFETY: the bytes lie in the executable view, and were written.
+        unsafe { shared.region.platform().invalidate_instruction_cache(code.start, code.len) };
+        shared.pages.marks.publish(shared.pages.granule(reservation.span().start));
+        stats::add(&self.tallies().installs, 1);
+        stats::add(&self.tallies().installed_bytes, reservation.bytes());
+        Ok(())
+    }
+
     /// Counts an executor of `bytes` as retired.
     pub(crate) fn count_retired(&self, bytes: usize) {
         stats::add(&self.tallies().retires, 1);
@@ -163,7 +192,7 @@ impl ThreadState {
     pub(crate) fn retire(&self, dead: Dead) {
         let mut batch = self.batch.take().or_else(|| self.spare.take()).unwrap_or_else(Batch::new);
         batch.push(dead, self.shared().weight(dead));
-        let full = batch.is_full() || batch.bytes() >= self.share.get();
+        let full = batch.is_full() || batch.bytes() >= recycle::lot(self.share.get());
         self.batch.set(Some(batch));
         if full {
             self.seal();
@@ -216,16 +245,18 @@ impl ThreadState {
     /// Begins the grace period of what threads without a handle dropped.
     pub(crate) fn adopt_orphans(&self) {
         for batch in self.shared().orphans.take_all() {
+            if mutant("orphan-without-grace") {
+                self.record().ripe.batches().push(batch);
+                continue;
+            }
             self.defer(batch);
         }
     }
 
     /// Tries again to close windows that overlap `span`.
+    #[cold]
     pub(super) fn close_unsealed(&self, span: Span) -> Result<(), OsError> {
         let mut unsealed = self.unsealed.borrow_mut();
-        if unsealed.is_empty() {
-            return Ok(());
-        }
         let region = &self.shared().region;
         let mut result = Ok(());
         unsealed.retain(|window| {

@@ -15,7 +15,7 @@ use crate::page::bitmap::Run;
 use crate::pressure::CommitError;
 use crate::reclaim::recycle;
 use crate::stats;
-use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
+use crate::sync::{AtomicPtr, AtomicUsize, Ordering, Watched};
 use crate::thread::ThreadState;
 use crate::units::{GRANULE, KIB};
 
@@ -28,6 +28,8 @@ struct Island {
     run: Run,
     /// Granules handed out; beyond the run's length once it is used up.
     used: AtomicUsize,
+    /// Stands for `older` and `run`: the models see who reads them unordered.
+    made: Watched,
 }
 
 /// The islands of a zone, newest first.
@@ -69,7 +71,8 @@ impl Islands {
                 thread.shared().pages.release(run);
                 return Err(error);
             }
-            let new = Island { older: newest, run, used: AtomicUsize::new(need) };
+            let new =
+                Island { older: newest, run, used: AtomicUsize::new(need), made: Watched::new() };
             let new = Box::into_raw(Box::new(new));
             // Release: pairs with the Acquire above. Relaxed on failure: the
             // loop loads again.
@@ -92,6 +95,7 @@ impl Islands {
         let mut at = self.newest.load(Ordering::Acquire);
         // SAFETY: as in `take`.
         while let Some(island) = unsafe { at.as_ref() } {
+            island.made.read();
             granules += island.run.len;
             at = island.older;
         }

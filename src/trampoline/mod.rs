@@ -31,6 +31,7 @@ use crate::page::bitmap::Run;
 use crate::platform::{OsError, OsResult};
 use crate::pressure::CommitError;
 use crate::stats;
+use crate::sync::mutant;
 use crate::thread::{self, ThreadHandle, ThreadState};
 use crate::units::{GRANULE, Span};
 
@@ -288,6 +289,9 @@ fn add(thread: &ThreadState, number: usize, targets: &[usize]) -> Result<usize, 
         .take(thread, &pages, need)?
         .ok_or(TrampolineError::Exhausted { bytes: need * GRANULE })?;
     let span = shared.pages.span(run);
+    if mutant("trampoline-entered-unwritten") {
+        known.insert(targets[0], span.start);
+    }
     if let Err(error) = write(thread, span, targets) {
         thread.abandon(span);
         return Err(error.into());

@@ -53,7 +53,7 @@ impl Oracle {
             + stats.claimed_bytes
             + stats.hole_bytes
             + stats.padding_bytes;
-        assert_eq!(stats.committed_bytes, parts, "parts and whole: {stats:?}");
+        assert_eq!(stats.committed_bytes, parts, "[A1] parts and whole: {stats:?}");
         assert!(stats.committed_bytes <= stats.reserved_bytes, "{stats:?}");
         assert_eq!(stats.refusals, 0, "the system refused something: {stats:?}");
     }

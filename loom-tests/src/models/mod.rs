@@ -3,6 +3,7 @@
 use crate::Model;
 
 mod claim;
+mod crowd;
 mod lookup;
 mod publish;
 mod reclaim;
@@ -13,6 +14,7 @@ mod trampoline;
 pub fn all() -> impl Iterator<Item = &'static Model> {
     [
         claim::MODELS,
+        crowd::MODELS,
         lookup::MODELS,
         publish::MODELS,
         reclaim::MODELS,
@@ -23,12 +25,12 @@ pub fn all() -> impl Iterator<Item = &'static Model> {
     .flatten()
 }
 
-pub(crate) use crate::setup::{CODE, Setup, install};
+pub(crate) use crate::setup::{CODE, Setup, install, install_long};
 pub(crate) use crate::{Bounds, Model as M};
 
 /// All models, those first that take the fewest schedules.
 pub fn by_cost() -> impl Iterator<Item = &'static Model> {
     let mut models: Vec<_> = all().collect();
-    models.sort_by_key(|model| model.eager.least);
+    models.sort_by_key(|model| model.eager.map_or(usize::MAX, |bounds| bounds.least));
     models.into_iter()
 }

@@ -2,81 +2,138 @@
 
 use std::sync::Arc;
 
-use jit_arena::{GRANULE, Strategy};
+use jit_arena::{CodeLayout, GRANULE, Strategy};
 
 use super::publish::call;
-use super::{Bounds, M, Setup, install};
+use super::{Bounds, CODE, M, Setup, install};
+use crate::thread::yield_now;
 
 pub(super) const MODELS: &[M] = &[
     M {
         name: "last_drop_races_pin",
         checks: &["E1", "D1", "D2", "D3"],
-        eager: Bounds { preemptions: 5, least: 5000 },
+        eager: Some(Bounds { preemptions: 5, least: 5000 }),
         epoch: Some(Bounds { preemptions: 1, least: 5000 }),
         body: || last_drop_races_pin(Strategy::DualPkey),
     },
     M {
         name: "last_drop_races_pin_mprotect",
         checks: &["E1", "D1", "D2", "D3", "W3"],
-        eager: Bounds { preemptions: 5, least: 5000 },
+        eager: Some(Bounds { preemptions: 5, least: 5000 }),
         epoch: None,
         body: || last_drop_races_pin(Strategy::Mprotect),
     },
     M {
         name: "orphan_races_pin",
         checks: &["E1", "D1", "D2", "D3"],
-        eager: Bounds { preemptions: 3, least: 4000 },
+        eager: Some(Bounds { preemptions: 3, least: 4000 }),
         epoch: Some(Bounds { preemptions: 0, least: 2 }),
         body: orphan_races_pin,
     },
     M {
         name: "reuse_races_pin",
         checks: &["E1", "D3", "X1", "X2", "B1"],
-        eager: Bounds { preemptions: 3, least: 3000 },
+        eager: Some(Bounds { preemptions: 3, least: 3000 }),
         epoch: Some(Bounds { preemptions: 0, least: 50 }),
         body: || reuse_races_pin(Strategy::DualPkey),
     },
     M {
         name: "reuse_races_pin_transient",
         checks: &["E1", "D3", "X1", "X2", "B1"],
-        eager: Bounds { preemptions: 3, least: 3000 },
+        eager: Some(Bounds { preemptions: 3, least: 3000 }),
         epoch: None,
         body: || reuse_races_pin(Strategy::DualTransient),
     },
     M {
         name: "reuse_races_pin_map_jit",
         checks: &["E1", "D3", "X1", "X2", "B1"],
-        eager: Bounds { preemptions: 2, least: 300 },
+        eager: Some(Bounds { preemptions: 2, least: 300 }),
         epoch: None,
         body: || reuse_races_pin(Strategy::MapJit),
     },
     M {
         name: "reuse_races_park",
         checks: &["E2", "D3", "X2"],
-        eager: Bounds { preemptions: 3, least: 1200 },
+        eager: Some(Bounds { preemptions: 3, least: 1000 }),
         epoch: Some(Bounds { preemptions: 0, least: 20 }),
         body: || reuse_races_pause(Pause::Park),
     },
     M {
         name: "reuse_races_safepoint",
         checks: &["E2", "D3", "X2"],
-        eager: Bounds { preemptions: 3, least: 1200 },
+        eager: Some(Bounds { preemptions: 3, least: 1000 }),
         epoch: None,
         body: || reuse_races_pause(Pause::Safepoint),
     },
     M {
         name: "last_handle_frees_the_arena",
         checks: &["R1", "R2", "D1"],
-        eager: Bounds { preemptions: 7, least: 10 },
+        eager: Some(Bounds { preemptions: 7, least: 10 }),
         epoch: None,
         body: last_handle_frees_the_arena,
     },
     M {
         name: "two_recyclers",
         checks: &["D1", "D3", "B1", "P1"],
-        eager: Bounds { preemptions: 2, least: 2000 },
+        eager: Some(Bounds { preemptions: 2, least: 2000 }),
         epoch: Some(Bounds { preemptions: 0, least: 100 }),
         body: two_recyclers,
+    },
+    M {
+        name: "units_of_two",
+        checks: &["D1", "D3", "P1", "W3"],
+        eager: Some(Bounds { preemptions: 1, least: 1 }),
+        epoch: None,
+        body: units_of_two,
+    },
+    M {
+        name: "reuse_races_pin_mprotect",
+        checks: &["E1", "D3", "X1", "X2", "B1", "W3"],
+        eager: Some(Bounds { preemptions: 3, least: 4000 }),
+        epoch: None,
+        body: || reuse_races_pin(Strategy::Mprotect),
+    },
+    M {
+        name: "reuse_races_pin_single_pkey",
+        checks: &["E1", "D3", "X1", "X2", "B1", "W2"],
+        eager: Some(Bounds { preemptions: 2, least: 500 }),
+        epoch: None,
+        body: || reuse_races_pin(Strategy::SinglePkey),
+    },
+    M {
+        name: "ninth_hold",
+        checks: &["E2", "D3", "X2"],
+        eager: Some(Bounds { preemptions: 1, least: 9 }),
+        epoch: Some(Bounds { preemptions: 0, least: 1 }),
+        body: ninth_hold,
+    },
+    M {
+        name: "holds_grow_while_looked_at",
+        checks: &["E2"],
+        eager: Some(Bounds { preemptions: 1, least: 1 }),
+        epoch: None,
+        body: holds_grow_while_looked_at,
+    },
+    M {
+        name: "hold_ends_under_a_later_pin",
+        checks: &["E2", "D3", "X2"],
+        eager: Some(Bounds { preemptions: 1, least: 1 }),
+        epoch: None,
+        body: hold_ends_under_a_later_pin,
+    },
+    M {
+        name: "exit_races_collect",
+        checks: &["D1", "D2", "D3", "B1", "P1", "E1"],
+        eager: Some(Bounds { preemptions: 1, least: 100 }),
+        epoch: Some(Bounds { preemptions: 0, least: 1 }),
+        body: exit_races_collect,
+    },
+    M {
+        name: "exit_races_attach",
+        checks: &["A1", "B1", "D2"],
+        eager: Some(Bounds { preemptions: 3, least: 4000 }),
+        epoch: Some(Bounds { preemptions: 0, least: 1 }),
+        body: exit_races_attach,
     },
 ];
 
@@ -127,7 +184,8 @@ fn orphan_races_pin() {
 /// thread runs whichever it finds. It has run the first before, so that its
 /// core may keep it.
 fn reuse_races_pin(strategy: Strategy) {
-    let setup = Setup::with(strategy, 4096, 1);
+    // Where pages are flipped, one more for while the first may be run.
+    let setup = Setup::with(strategy, 4096, 1 + usize::from(strategy == Strategy::Mprotect));
     let slot = Arc::new(setup.arena.slot());
     let mut thread = setup.attach();
     assert!(slot.install(install(&mut thread, 1)).is_ok());
@@ -223,4 +281,190 @@ fn two_recyclers() {
         assert!(setup.machine.is_trap(addr), "[D3] a hole holds what was there before");
     }
     drop(third);
+}
+
+/// Two units of two executors each: one of each dies on one thread, the others on
+/// another that has run them, and each thread recycles its own. Whoever buries
+/// the last of a unit may write over both.
+fn units_of_two() {
+    let setup = Setup::with(Strategy::Mprotect, 4 * 4096, 1);
+    let mut thread = setup.attach();
+    let mut unit = || {
+        let mut scope = thread.write();
+        let places = [1_u64, 2].map(|id| {
+            let mut place = scope.reserve(CodeLayout::new(CODE)).expect("there is room");
+            scope.write_at(&mut place, 0, &id.to_le_bytes()).expect("it is ours");
+            place
+        });
+        drop(scope);
+        places.map(|place| thread.publish(place).expect("it was written"))
+    };
+    let ([mine, theirs], [mine_too, theirs_too]) = (unit(), unit());
+    let other = setup.spawn(move |setup| {
+        let mut thread = setup.attach();
+        assert_eq!(setup.machine.fetch(theirs.addr()), 2);
+        drop((theirs, theirs_too));
+        drop(thread.reserve(CodeLayout::new(CODE)));
+    });
+    // Enough for a lot, which a claim is preceded by.
+    drop((mine, mine_too));
+    drop(thread.reserve(CodeLayout::new(CODE)));
+    other.join().unwrap();
+    thread.collect();
+    drop(thread);
+    setup.verify();
+    let stats = setup.arena.stats();
+    assert_eq!((stats.recycles, stats.committed_bytes), (4, 0));
+}
+
+/// A thread is nested in nine executors, one more than its record has room for
+/// at first, and sleeps in the last of them, which dies and whose place is used
+/// again.
+fn ninth_hold() {
+    let setup = Setup::with(Strategy::DualPkey, 4096, 1);
+    let mut thread = setup.attach();
+    let slots: Arc<[_; 2]> = Arc::new([setup.arena.slot(), setup.arena.slot()]);
+    for (id, slot) in (1..).zip(slots.iter()) {
+        assert!(slot.install(install(&mut thread, id)).is_ok());
+    }
+    let runner = {
+        let slots = Arc::clone(&slots);
+        setup.spawn(move |setup| {
+            let thread = setup.attach();
+            let mut guards: Vec<_> = (0..9).map(|_| thread.pin()).collect();
+            let (last, others) = guards.split_last_mut().unwrap();
+            let _others: Vec<_> = others.iter_mut().map(|guard| guard.enter(&slots[0])).collect();
+            if let Some(mut running) = last.enter(&slots[1]) {
+                let addr = running.addr();
+                let id = setup.run(addr);
+                running.park(|| {
+                    assert_eq!(setup.run(addr), id, "[E2] what was entered has changed");
+                });
+            }
+        })
+    };
+    drop(slots[1].invalidate());
+    thread.collect();
+    assert!(slots[1].install(install(&mut thread, 3)).is_ok());
+    runner.join().unwrap();
+    drop(thread);
+    setup.verify();
+}
+
+/// A thread enters its ninth executor while another looks at what it holds, for
+/// something else that died.
+fn holds_grow_while_looked_at() {
+    let setup = Setup::new(Strategy::DualPkey);
+    let mut thread = setup.attach();
+    let slot = Arc::new(setup.arena.slot());
+    assert!(slot.install(install(&mut thread, 1)).is_ok());
+    let dead = install(&mut thread, 2);
+    let runner = {
+        let slot = Arc::clone(&slot);
+        setup.spawn(move |setup| {
+            let thread = setup.attach();
+            let mut guards: Vec<_> = (0..9).map(|_| thread.pin()).collect();
+            let _running: Vec<_> = guards.iter_mut().map(|guard| guard.enter(&slot)).collect();
+            // Before what it ends orders anything.
+            yield_now();
+        })
+    };
+    drop(dead);
+    thread.collect();
+    runner.join().unwrap();
+    drop(thread);
+    setup.verify();
+}
+
+/// A thread that has slept in an executor leaves it while it is pinned again,
+/// which says nothing of what it ran before: only the end of its hold does.
+/// It lets others run where that takes turns that the bound has not.
+fn hold_ends_under_a_later_pin() {
+    let setup = Setup::new(Strategy::DualPkey);
+    let mut thread = setup.attach();
+    let slot = Arc::new(setup.arena.slot());
+    assert!(slot.install(install(&mut thread, 1)).is_ok());
+    let runner = {
+        let slot = Arc::clone(&slot);
+        setup.spawn(move |setup| {
+            let thread = setup.attach();
+            let mut guard = thread.pin();
+            if let Some(mut running) = guard.enter(&slot) {
+                yield_now();
+                let addr = running.addr();
+                running.park(|| {
+                    yield_now();
+                    assert_eq!(setup.run(addr), 1, "[E2] what was entered has changed");
+                });
+            }
+            yield_now();
+            drop(guard);
+        })
+    };
+    yield_now();
+    drop(slot.invalidate());
+    for _ in 0..3 {
+        thread.collect();
+        yield_now();
+    }
+    runner.join().unwrap();
+    drop(thread);
+    setup.verify();
+}
+
+/// A thread drops an executor and exits, with a claim and a batch to hand
+/// over, while another collects and a third may run what was dropped.
+fn exit_races_collect() {
+    let setup = Setup::new(Strategy::DualPkey);
+    let slot = Arc::new(setup.arena.slot());
+    let mut thread = setup.attach();
+    let first = install(&mut thread, 1);
+    assert!(slot.install(install(&mut thread, 2)).is_ok());
+    let leaver = {
+        let slot = Arc::clone(&slot);
+        setup.spawn(move |setup| {
+            let mut thread = setup.attach();
+            // A claim to leave behind.
+            drop(thread.reserve(CodeLayout::new(CODE)));
+            drop(slot.invalidate());
+        })
+    };
+    {
+        let guard = thread.pin();
+        if let Some(entry) = slot.load(&guard) {
+            assert_eq!(setup.run(entry.addr()), 2);
+        }
+    }
+    drop(first);
+    thread.collect();
+    leaver.join().unwrap();
+    thread.collect();
+    drop(thread);
+    setup.verify();
+    let stats = setup.arena.stats();
+    assert_eq!((stats.retires, stats.recycles), (2, 2), "[D2] a batch was lost");
+    assert_eq!((stats.claimed_bytes, stats.committed_bytes), (0, 0), "[B1] a claim was lost");
+}
+
+/// A thread exits while another attaches, which may take its record over, and
+/// with it what has ripened there and its counts.
+fn exit_races_attach() {
+    let setup = Setup::new(Strategy::DualPkey);
+    let leaver = setup.spawn(|setup| {
+        let mut thread = setup.attach();
+        drop(install(&mut thread, 1));
+    });
+    let mut thread = setup.attach();
+    let executor = install(&mut thread, 2);
+    leaver.join().unwrap();
+    thread.collect();
+    {
+        let _guard = thread.pin();
+        assert_eq!(setup.run(executor.addr()), 2);
+    }
+    drop(thread);
+    setup.verify();
+    let stats = setup.arena.stats();
+    assert_eq!((stats.installs, stats.retires, stats.recycles), (2, 1, 1));
+    assert_eq!((stats.attached_threads, stats.claimed_bytes), (0, 0));
 }

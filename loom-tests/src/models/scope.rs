@@ -9,44 +9,72 @@ pub(super) const MODELS: &[M] = &[
     M {
         name: "scopes_on_one_page",
         checks: &["W1", "W2", "B1", "X2"],
-        eager: Bounds { preemptions: 7, least: 25 },
+        eager: Some(Bounds { preemptions: 7, least: 25 }),
         epoch: None,
         body: || scopes_on_one_page(Strategy::DualPkey),
     },
     M {
         name: "scopes_on_one_page_transient",
         checks: &["W1", "W2", "B1", "X2"],
-        eager: Bounds { preemptions: 7, least: 25 },
+        eager: Some(Bounds { preemptions: 7, least: 25 }),
         epoch: None,
         body: || scopes_on_one_page(Strategy::DualTransient),
     },
     M {
         name: "scopes_on_one_page_map_jit",
         checks: &["W1", "W2", "B1", "X2"],
-        eager: Bounds { preemptions: 7, least: 25 },
+        eager: Some(Bounds { preemptions: 7, least: 25 }),
         epoch: None,
         body: || scopes_on_one_page(Strategy::MapJit),
     },
     M {
         name: "scopes_on_one_page_mprotect",
         checks: &["W1", "W2", "W3", "B1"],
-        eager: Bounds { preemptions: 2, least: 200 },
+        eager: Some(Bounds { preemptions: 2, least: 200 }),
         epoch: None,
         body: || scopes_on_one_page(Strategy::Mprotect),
     },
     M {
         name: "birth_inside_a_scope",
         checks: &["W1", "W2"],
-        eager: Bounds { preemptions: 7, least: 1 },
+        eager: Some(Bounds { preemptions: 7, least: 1 }),
         epoch: None,
         body: || birth_inside_a_scope(Strategy::DualPkey),
     },
     M {
         name: "birth_inside_a_scope_single_pkey",
         checks: &["W2"],
-        eager: Bounds { preemptions: 7, least: 1 },
+        eager: Some(Bounds { preemptions: 7, least: 1 }),
         epoch: None,
         body: || birth_inside_a_scope(Strategy::SinglePkey),
+    },
+    M {
+        name: "birth_inside_a_scope_map_jit",
+        checks: &["W1", "W2"],
+        eager: Some(Bounds { preemptions: 7, least: 1 }),
+        epoch: None,
+        body: || birth_inside_a_scope(Strategy::MapJit),
+    },
+    M {
+        name: "scopes_on_one_page_single_pkey",
+        checks: &["W2", "B1", "X2"],
+        eager: Some(Bounds { preemptions: 7, least: 25 }),
+        epoch: None,
+        body: || scopes_on_one_page(Strategy::SinglePkey),
+    },
+    M {
+        name: "scopes_on_one_page_open",
+        checks: &["W1", "B1", "X2"],
+        eager: Some(Bounds { preemptions: 7, least: 25 }),
+        epoch: None,
+        body: || scopes_on_one_page(Strategy::DualOpen),
+    },
+    M {
+        name: "abandon_inside_a_scope_mprotect",
+        checks: &["W1", "W3", "B1"],
+        eager: Some(Bounds { preemptions: 1, least: 25 }),
+        epoch: None,
+        body: abandon_inside_a_scope,
     },
 ];
 
@@ -114,4 +142,30 @@ fn birth_inside_a_scope(strategy: Strategy) {
     }
     setup.verify();
     drop((executor, second));
+}
+
+/// A thread gives up, inside its scope, what it has a window on, while another
+/// takes what becomes free: it must not be on a page that is flipped yet.
+fn abandon_inside_a_scope() {
+    let setup = Setup::with(Strategy::Mprotect, 2 * 4096, 1);
+    let mut thread = setup.attach();
+    let mut scope = thread.write();
+    // Whole units, so that they could be taken at once.
+    let mut given_up = scope.reserve(CodeLayout::new(4096 - 16)).unwrap();
+    scope.write_at(&mut given_up, 0, &1_u64.to_le_bytes()).unwrap();
+    drop(given_up);
+    let other = setup.spawn(|setup| {
+        let mut thread = setup.attach();
+        thread.collect();
+        // The other half, or what was given up.
+        let executor = install(&mut thread, 2);
+        let _guard = thread.pin();
+        assert_eq!(setup.run(executor.addr()), 2);
+    });
+    drop(scope);
+    thread.collect();
+    other.join().unwrap();
+    thread.collect();
+    drop(thread);
+    setup.verify();
 }

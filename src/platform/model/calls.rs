@@ -155,20 +155,20 @@ unsafe impl Platform for Machine {
                 let mut watches = Watches { pool: &self.watched, next: next_watch };
                 let offset = mapping.offset + (at - mapping.start);
                 let frame = memories[mapping.memory].frame(offset, &mut watches);
-                if frame.present {
-                    continue;
+                if !frame.present {
+                    if left < page {
+                        return refuse("madvise", len, libc::ENOMEM);
+                    }
+                    left -= page;
                 }
-                if left < page {
-                    return refuse("madvise", len, libc::ENOMEM);
-                }
-                left -= page;
-                frame.present = true;
+                frame.populate(step.thread, &mut watches);
             }
             Ok(())
         })
     }
 
     unsafe fn discard(&self, addr: usize, len: usize) -> OsResult<()> {
+        self.announce_write();
         self.step(Call::Discard(addr, len), |step| {
             step.whole_pages(addr, len);
             for at in (addr..addr + len).step_by(self.options.system_page) {
@@ -317,9 +317,9 @@ unsafe impl Platform for Machine {
 
     unsafe fn peek_word(&self, addr: usize) -> u64 {
         assert!(self.options.peeks, "a model that peeks must say so in its options");
-        // Relaxed: as in `announce_write`; the newest, since the word read below
-        // is. A read-modify-write, for loads may be old.
-        self.writes.fetch_add(0, Ordering::Relaxed);
+        // Relaxed: as in `announce_write`. Any write that nothing orders before
+        // or after this may be the last one seen.
+        let version = self.writes.load(Ordering::Relaxed);
         self.step(Call::Load(addr), |step| {
             let mapping = step.mapping(addr);
             if !addr.is_multiple_of(8) {
@@ -332,7 +332,7 @@ unsafe impl Platform for Machine {
             let mut watches = Watches { pool: &self.watched, next: next_watch };
             let offset = mapping.offset + (addr - mapping.start);
             let frame = memories[mapping.memory].frame(offset, &mut watches);
-            let granule = frame.peek(offset % self.options.system_page / GRANULE);
+            let granule = frame.peek(offset % self.options.system_page / GRANULE, version);
             let mut word = [0; 8];
             word.copy_from_slice(&granule[offset % GRANULE..][..8]);
             u64::from_le_bytes(word)
@@ -360,7 +360,9 @@ unsafe impl Platform for Machine {
     unsafe fn invalidate_instruction_cache(&self, addr: usize, len: usize) {
         self.step(Call::Invalidate(addr, len), |step| {
             step.granules(addr, len, |step, mapping, at, _| {
-                if !step.rights().effective(&mapping).execute {
+                // Not by the thread's own rights: its toggle may say that it
+                // writes there just now, a right to read is enough.
+                if !matches!(mapping.access, Access::ReadExecute | Access::ReadWriteExecute) {
                     step.fault("is invalidated by an address that nothing runs at", at);
                 }
             });

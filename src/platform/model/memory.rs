@@ -78,6 +78,21 @@ pub(super) struct Frame {
     /// Places of granules that a fill of the whole page made equal again; good
     /// for whoever comes after that fill, which taking one checks.
     spare: Vec<Watch>,
+    /// Who has populated the page since it became present, each with a place
+    /// that it wrote then.
+    populated: Vec<(usize, Watch)>,
+    /// What the page held, where words are peeked at; oldest first.
+    past: Vec<Past>,
+}
+
+/// What was written to a page.
+#[derive(Debug)]
+struct Past {
+    /// Number of the write.
+    version: u64,
+    /// `None` for all of the page.
+    granule: Option<usize>,
+    bytes: [u8; GRANULE],
 }
 
 impl Frame {
@@ -87,6 +102,32 @@ impl Frame {
             base: Base { byte: 0, generation: 0, watch: watches.take() },
             granules: (0..page / GRANULE).map(|_| None).collect(),
             spare: Vec::new(),
+            populated: Vec::new(),
+            past: Vec::new(),
+        }
+    }
+
+    /// Notes that `thread` has seen to it that the page is present.
+    pub(super) fn populate(&mut self, thread: usize, watches: &mut Watches<'_>) {
+        if !self.present {
+            self.present = true;
+            self.populated.clear();
+        }
+        if self.populated.iter().all(|(known, _)| *known != thread) {
+            let watch = watches.take();
+            watches.write(watch);
+            self.populated.push((thread, watch));
+        }
+    }
+
+    /// Reports that `thread` relies on the page's being present: if it has not
+    /// populated it, it comes after who has. Where several have, it may be any
+    /// of them, and loom cannot be asked which: unwatched.
+    pub(super) fn rely_on_presence(&self, thread: usize, watches: &Watches<'_>) {
+        if let [(populated, watch)] = self.populated[..]
+            && populated != thread
+        {
+            watches.read(watch);
         }
     }
 
@@ -112,9 +153,26 @@ impl Frame {
         granule
     }
 
-    /// What a granule holds, whoever is writing it: unwatched.
-    pub(super) fn peek(&self, index: usize) -> [u8; GRANULE] {
-        self.granules[index].as_ref().map_or([self.base.byte; GRANULE], |granule| granule.bytes)
+    /// What a granule held after write number `version`: unwatched.
+    pub(super) fn peek(&self, index: usize, version: u64) -> [u8; GRANULE] {
+        let is_it = |past: &&Past| {
+            past.version <= version && past.granule.is_none_or(|granule| granule == index)
+        };
+        self.past.iter().rev().find(is_it).map_or([0; GRANULE], |past| past.bytes)
+    }
+
+    /// Keeps what a granule holds now for those who peek.
+    pub(super) fn remember(&mut self, index: usize, version: u64) {
+        if let Some(granule) = &self.granules[index] {
+            let bytes = granule.bytes;
+            self.past.push(Past { version, granule: Some(index), bytes });
+        }
+    }
+
+    /// As [`remember`](Self::remember), after [`fill`](Self::fill).
+    pub(super) fn remember_fill(&mut self, version: u64) {
+        let bytes = [self.base.byte; GRANULE];
+        self.past.push(Past { version, granule: None, bytes });
     }
 
     /// Writes part of a granule.

@@ -64,7 +64,8 @@ pub struct Options {
     /// Whether a page may be writable and executable to one thread.
     pub allow_wx: bool,
     /// Whether words may be read while they are written
-    /// ([`Platform::peek_word`]) and fences order that as they order atomics.
+    /// ([`Platform::peek_word`]). They are taken for relaxed atomics then, so a
+    /// reader may see any word that nothing forbids, and fences order them.
     /// Adds a step to every write.
     pub peeks: bool,
     /// Bytes of memory that can be present at once.
@@ -98,7 +99,7 @@ pub struct Machine {
     state: Ghost<State>,
     trace: Ghost<Trace>,
     watched: Box<[Watched]>,
-    /// Writes so far, where words are peeked at: stands for the words.
+    /// Number of the last write, where words are peeked at: stands for the words.
     writes: AtomicU64,
 }
 
@@ -123,16 +124,18 @@ struct State {
     keys: u32,
     sync_registered: bool,
     generation: u64,
+    /// Number of the last write, for what is remembered of it.
+    version: u64,
     next_watch: usize,
 }
 
-/// Prints the trace if the step it guards panics.
+/// Prints the trace, once, if the step it guards panics.
 struct Report<'a>(&'a Ghost<Trace>);
 
 impl Drop for Report<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.with(|trace| eprint!("{trace}"));
+            self.0.with(Trace::tell);
         }
     }
 }
@@ -154,6 +157,7 @@ impl Machine {
                 keys: 1,
                 sync_registered: false,
                 generation: 0,
+                version: 0,
                 next_watch: 0,
             }),
             trace: Ghost::new(Trace::default()),
@@ -270,7 +274,8 @@ impl Machine {
     fn announce_write(&self) {
         if self.options.peeks {
             // Relaxed: code memory orders nothing; fences around it do.
-            self.writes.fetch_add(1, Ordering::Relaxed);
+            let version = self.writes.fetch_add(1, Ordering::Relaxed) + 1;
+            self.state.with(|state| state.version = version);
         }
     }
 
@@ -418,28 +423,36 @@ impl Step<'_> {
             self.fault("[P2] is not present: the write may find memory exhausted", at);
         }
         frame.present = true;
+        frame.rely_on_presence(self.thread, &watches);
     }
 
     fn write_granule(&mut self, mapping: &Mapping, at: usize, bytes: &[u8]) {
         self.writable(mapping, at);
         let page = self.machine.options.system_page;
-        let State { memories, next_watch, generation, .. } = &mut *self.state;
+        let State { memories, next_watch, generation, version, .. } = &mut *self.state;
         let mut watches = Watches { pool: &self.machine.watched, next: next_watch };
         let offset = mapping.offset + (at - mapping.start);
         let frame = memories[mapping.memory].frame(offset, &mut watches);
         *generation += 1;
-        let granule = frame.write(offset % page / GRANULE, *generation, &mut watches);
+        let index = offset % page / GRANULE;
+        let granule = frame.write(index, *generation, &mut watches);
         granule.bytes[offset % GRANULE..][..bytes.len()].copy_from_slice(bytes);
+        if self.machine.options.peeks {
+            frame.remember(index, *version);
+        }
     }
 
     /// Makes whole pages of physical memory one byte.
     fn fill_page(&mut self, mapping: &Mapping, at: usize, byte: u8, present: Option<bool>) {
-        let State { memories, next_watch, generation, .. } = &mut *self.state;
+        let State { memories, next_watch, generation, version, .. } = &mut *self.state;
         let mut watches = Watches { pool: &self.machine.watched, next: next_watch };
         let offset = mapping.offset + (at - mapping.start);
         let frame = memories[mapping.memory].frame(offset, &mut watches);
         *generation += 1;
         frame.fill(byte, *generation, &mut watches);
+        if self.machine.options.peeks {
+            frame.remember_fill(*version);
+        }
         frame.present = present.unwrap_or(frame.present);
     }
 }

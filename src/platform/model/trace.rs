@@ -84,21 +84,32 @@ impl fmt::Display for Call {
 
 /// A ring of events.
 #[derive(Debug, Default)]
-pub(super) struct Trace(VecDeque<Event>);
+pub(super) struct Trace {
+    events: VecDeque<Event>,
+    told: bool,
+}
 
 impl Trace {
     pub(super) fn push(&mut self, event: Event) {
-        if self.0.len() == KEPT {
-            self.0.pop_front();
+        if self.events.len() == KEPT {
+            self.events.pop_front();
         }
-        self.0.push_back(event);
+        self.events.push_back(event);
+    }
+
+    /// Prints it; but not what comes after that, which is threads unwinding.
+    pub(super) fn tell(&mut self) {
+        if !self.told {
+            self.told = true;
+            eprint!("{self}");
+        }
     }
 }
 
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "the machine's last {} events, oldest first:", self.0.len())?;
-        for Event { thread, call } in &self.0 {
+        writeln!(f, "the machine's last {} events, oldest first:", self.events.len())?;
+        for Event { thread, call } in &self.events {
             writeln!(f, "  thread {thread} {call}")?;
         }
         Ok(())
