@@ -1,5 +1,6 @@
 //! Looking on: what the arena holds over the time of a run.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use jit_arena::{Arena, Stats};
@@ -40,6 +41,11 @@ pub(crate) const PAGE: usize = 64 << 10;
 #[derive(Clone, Debug)]
 pub(crate) struct Samples {
     pub(crate) all: Vec<Sample>,
+    /// Only one look in so many is kept in `all`, and how many there were.
+    every: usize,
+    looks: usize,
+    /// The looks of the last second or so.
+    recent: VecDeque<Sample>,
     pub(crate) peak_live: u64,
     pub(crate) peak_committed: u64,
     pub(crate) peak_retired: u64,
@@ -49,13 +55,20 @@ pub(crate) struct Samples {
     pub(crate) map: Option<Map>,
 }
 
-/// Looks that are kept; if there are more, every second is let go.
+/// Looks that are kept; if there are more, every second is let go, and from then
+/// on every second of what is to come.
 const KEPT: usize = 2400;
+
+/// Looks that what is going on is told by.
+const RECENT: usize = 24;
 
 impl Samples {
     pub(crate) fn new() -> Self {
         Self {
             all: Vec::new(),
+            every: 1,
+            looks: 0,
+            recent: VecDeque::new(),
             peak_live: 0,
             peak_committed: 0,
             peak_retired: 0,
@@ -74,21 +87,28 @@ impl Samples {
         self.peak_threads = self.peak_threads.max(stats.attached_threads / 2);
         let (lag, invalidated) = (runtime.lag(), runtime.done().invalidated);
         self.peak_lag = self.peak_lag.max(lag);
+        let sample =
+            Sample { time, stats, invalidated, lag, calls: crew.calls(), threads: crew.alive() };
+        self.keep(sample);
+    }
+
+    fn keep(&mut self, sample: Sample) {
+        self.recent.push_back(sample.clone());
+        while self.recent.len() > RECENT {
+            self.recent.pop_front();
+        }
+        if self.looks.is_multiple_of(self.every) {
+            self.all.push(sample);
+        }
+        self.looks += 1;
         if self.all.len() >= KEPT {
             let mut keep = false;
             self.all.retain(|_| {
                 keep = !keep;
                 keep
             });
+            self.every *= 2;
         }
-        self.all.push(Sample {
-            time,
-            stats,
-            invalidated,
-            lag,
-            calls: crew.calls(),
-            threads: crew.alive(),
-        });
     }
 
     /// Maps the code pages, the first time that it is time.
@@ -118,14 +138,13 @@ impl Samples {
     }
 
     pub(crate) fn time(&self) -> Duration {
-        self.all.last().map_or(Duration::ZERO, |sample| sample.time)
+        self.recent.back().map_or(Duration::ZERO, |sample| sample.time)
     }
 
     /// What is going on, in a line.
     pub(crate) fn line(&self) -> String {
-        let Some(now) = self.all.last() else { return String::new() };
-        let before = self.all.iter().rev().find(|s| now.time - s.time >= Duration::from_secs(1));
-        let before = before.or(self.all.first()).unwrap_or(now);
+        let Some(now) = self.recent.back() else { return String::new() };
+        let before = self.recent.front().unwrap_or(now);
         let time = (now.time - before.time).as_secs_f64().max(0.001);
         let rate = |now: u64, before: u64| count(((now - before) as f64 / time) as u64);
         format!(
@@ -147,5 +166,30 @@ impl Samples {
             return Ok(());
         }
         Err(Check::TooMuchMemory { committed: self.peak_committed, most, live: self.peak_live })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_that_are_kept_lie_even() {
+        let mut samples = Samples::new();
+        for tick in 0..20_000 {
+            samples.keep(Sample {
+                time: Duration::from_millis(tick),
+                stats: Stats::default(),
+                invalidated: 0,
+                lag: Duration::ZERO,
+                calls: Vec::new(),
+                threads: 0,
+            });
+        }
+        let kept = &samples.all;
+        assert!((KEPT / 2..KEPT).contains(&kept.len()), "{}", kept.len());
+        let gap = kept[1].time - kept[0].time;
+        assert!(kept.windows(2).all(|pair| pair[1].time - pair[0].time == gap), "{gap:?}");
+        assert_eq!(samples.time(), Duration::from_millis(19_999));
     }
 }
