@@ -157,8 +157,9 @@ impl Emitter<'_> {
         self.buffer.put(Key::CompareContext, &[Patch::Bits(DEPTH_AT), deepest]);
         self.jump_if(Cond::Ae, slow);
         for at in 0..code.params {
-            let (from, to) = (Self::tag_at(base + at), Self::tag_at(slots + at));
-            self.buffer.put(Key::Copy, &[from, to]);
+            let [from, to] =
+                [base + at, slots + at].map(|slot| [Self::tag_at(slot), Self::bits_at(slot)]);
+            self.buffer.put(Key::Copy, &[from[0], from[1], to[0], to[1]]);
         }
         for at in code.params..code.locals {
             self.buffer.put(Key::StoreTag, &[Self::tag_at(slots + at), Patch::Bits(0)]);
@@ -179,7 +180,8 @@ impl Emitter<'_> {
         self.buffer.put(Key::Word(RCX), &[Patch::Data(word)]);
         self.buffer.put(Key::Alu(Alu::Cmp, RAX, RCX), &[]);
         self.jump_if(Cond::Ne, unfinished);
-        self.buffer.put(Key::CopyIn, &[Patch::Bits(RESULT_AT), Self::tag_at(d)]);
+        let (tag, bits) = (Patch::Bits(RESULT_AT), Patch::Bits(RESULT_AT + 8));
+        self.buffer.put(Key::CopyIn, &[tag, bits, Self::tag_at(d), Self::bits_at(d)]);
         self.buffer.place(done);
         self.results(op, plan);
         Some(())
@@ -298,7 +300,8 @@ impl Emitter<'_> {
             }
             _ => {
                 self.check_defined(a);
-                self.buffer.put(Key::Copy, &[Self::tag_at(a), Self::tag_at(d)]);
+                let [from, to] = [a, d].map(|slot| [Self::tag_at(slot), Self::bits_at(slot)]);
+                self.buffer.put(Key::Copy, &[from[0], from[1], to[0], to[1]]);
             }
         }
     }
@@ -321,7 +324,7 @@ impl Emitter<'_> {
             self.buffer.put(Key::StoreContext, &[tag, Patch::Bits(ty.tag().0 as i32)]);
         } else {
             self.check_defined(a);
-            self.buffer.put(Key::CopyOut, &[Self::tag_at(a), tag]);
+            self.buffer.put(Key::CopyOut, &[Self::tag_at(a), Self::bits_at(a), tag, bits]);
         }
         self.leave_returned();
     }

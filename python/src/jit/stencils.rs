@@ -100,9 +100,10 @@ pub(crate) enum Key {
     StoreTag,
     /// Slot, immediate.
     CompareTag,
-    /// Slots.
+    /// Tag and bits of a slot, then of another. By words, as they were stored: a
+    /// load of both at once would have to wait for the stores.
     Copy,
-    /// Slot; to the context.
+    /// Tag and bits of a slot, then of a place in the context.
     CopyOut,
     /// Place in the context, immediate.
     StoreContext,
@@ -191,7 +192,7 @@ pub(crate) enum Key {
     Follow,
     /// Through `rax`.
     CallRegister,
-    /// Place in the context; slot.
+    /// Tag and bits of a place in the context, then of a slot.
     CopyIn,
     /// How a callee was left, as arguments; word of data, immediate.
     Finish,
@@ -294,15 +295,23 @@ fn assemble(key: Key, d: &mut Draft) {
             d.hole(Hole::Bits);
         }
         Key::Copy => {
-            asm!(movups xmm0, [rbx + FAR]);
+            asm!(mov rax, [rbx + FAR]);
             d.hole(Hole::Bits);
-            asm!(movups[rbx + FAR], xmm0);
+            asm!(mov rcx, [rbx + FAR]);
+            d.hole(Hole::Bits);
+            asm!(mov[rbx + FAR], rax);
+            d.hole(Hole::Bits);
+            asm!(mov[rbx + FAR], rcx);
             d.hole(Hole::Bits);
         }
         Key::CopyOut => {
-            asm!(movups xmm0, [rbx + FAR]);
+            asm!(mov rax, [rbx + FAR]);
             d.hole(Hole::Bits);
-            asm!(movups[r12 + FAR], xmm0);
+            asm!(mov rcx, [rbx + FAR]);
+            d.hole(Hole::Bits);
+            asm!(mov[r12 + FAR], rax);
+            d.hole(Hole::Bits);
+            asm!(mov[r12 + FAR], rcx);
             d.hole(Hole::Bits);
         }
         Key::StoreContext => {
@@ -466,9 +475,13 @@ fn assemble(key: Key, d: &mut Draft) {
         }
         Key::CallRegister => asm!(call rax),
         Key::CopyIn => {
-            asm!(movups xmm0, [r12 + FAR]);
+            asm!(mov rax, [r12 + FAR]);
             d.hole(Hole::Bits);
-            asm!(movups[rbx + FAR], xmm0);
+            asm!(mov rcx, [r12 + FAR]);
+            d.hole(Hole::Bits);
+            asm!(mov[rbx + FAR], rax);
+            d.hole(Hole::Bits);
+            asm!(mov[rbx + FAR], rcx);
             d.hole(Hole::Bits);
         }
         Key::Finish => {
