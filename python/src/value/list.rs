@@ -29,8 +29,12 @@ pub(crate) mod kind {
 /// Segments behind the first: as many as an index has bits.
 const SEGMENTS: usize = 40;
 
-/// The fewest elements of a first segment.
-const SMALLEST: usize = 64;
+/// Elements of the first segment of a list that is empty at first, and so is
+/// about to be appended to.
+const EMPTY_ROOM: usize = 64;
+
+/// The fewest elements of any other first segment.
+const SMALLEST: usize = 8;
 
 /// A list. Machine code knows the first three fields.
 #[repr(C)]
@@ -96,7 +100,7 @@ impl List {
 
     /// `len` elements of a kind, all zero.
     fn with_room(kind: u64, len: usize, owner: u64) -> Self {
-        let first_len = len.max(SMALLEST);
+        let first_len = if len == 0 { EMPTY_ROOM } else { len.max(SMALLEST) };
         Self {
             kind: AtomicU64::new(kind),
             near: AtomicU64::new(len as u64),
