@@ -29,13 +29,14 @@ macro_rules! bundled {
 }
 
 /// All of them.
-pub const BUNDLED: [Bundled; 16] = bundled! {
+pub const BUNDLED: [Bundled; 17] = bundled! {
     // name: reentrant, numeric
     "account": true, false;
     "collatz": true, true;
     "exceptions": true, false;
     "fannkuch": true, true;
     "fib": true, false;
+    "leaves": true, true;
     "leibniz": true, true;
     "mandelbrot": true, true;
     "matmul": true, true;

@@ -1,8 +1,10 @@
-//! What disturbs: invalidation storms, eviction, signals, children.
+//! What disturbs: invalidation storms, eviction, signals, children, and crowds
+//! in one program.
 //!
 //! Guards that fail at random, threads that end, and little memory are set up
 //! with the runtime and the crew.
 
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -12,6 +14,9 @@ use crate::failure::Failure;
 
 /// Between two disturbances, at most.
 const PAUSE: Duration = Duration::from_millis(4);
+
+/// Disturbances that are about one program above all.
+const TURNS: u32 = 100;
 
 /// What was done.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,7 +42,18 @@ impl Chaos {
 
     /// Disturbs until all are told to stop.
     pub(crate) fn reign(&mut self, stage: &Stage, crew: &Crew) {
+        let mut turn = 0_u32;
         while stage.goes_on() {
+            if turn.is_multiple_of(TURNS) {
+                // Many threads in the same code, as it comes and goes. One with
+                // leaves, which no hold protects, has its turn more often.
+                let leaves = stage.oracle.known.iter().position(|k| k.bundled.name == "leaves");
+                let any = self.random.usize(..stage.oracle.known.len());
+                let focus = leaves.filter(|_| self.random.u8(..3) == 0).unwrap_or(any);
+                // Relaxed: a hint.
+                stage.focus.store(focus, Ordering::Relaxed);
+            }
+            turn = turn.wrapping_add(1);
             match self.random.u32(..100) {
                 0..30 => self.storm(stage),
                 30..95 => {
@@ -58,10 +74,10 @@ impl Chaos {
 
     /// Rebinds globals of a world, functions among them, to what they are.
     fn storm(&mut self, stage: &Stage) {
-        let number = self.random.usize(..stage.oracle.known.len());
+        let number = stage.draw(&mut self.random);
         let Some(shared) = stage.pool.look(number) else { return };
         self.done.storms += 1;
-        for _ in 0..self.random.u32(1..6) {
+        for _ in 0..self.random.u32(1..12) {
             if let Some(name) = self.random.choice(shared.world.globals())
                 && shared.world.rebind(name).is_some()
             {

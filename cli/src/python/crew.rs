@@ -109,7 +109,7 @@ impl Crew {
         thread: &mut Thread,
         random: &mut fastrand::Rng,
     ) -> Result<bool, Check> {
-        let number = random.usize(..stage.oracle.known.len());
+        let number = stage.draw(random);
         let known = &stage.oracle.known[number];
         let shared = stage.pool.world(stage, thread, number)?;
         let alone = if known.bundled.reentrant {

@@ -18,7 +18,7 @@ mod signals;
 
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -72,6 +72,8 @@ pub(crate) struct Stage {
     pub(crate) runtime: Runtime,
     pub(crate) oracle: Oracle,
     pub(crate) pool: Pool,
+    /// The program that chaos has gather, if any: a number beyond all for none.
+    pub(crate) focus: AtomicUsize,
     pub(crate) stop: AtomicBool,
     pub(crate) failure: Mutex<Option<Failure>>,
 }
@@ -81,6 +83,15 @@ impl Stage {
         locked(&self.failure).get_or_insert(failure.into());
         // Relaxed: only says when to stop.
         self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// A program at random; every second time the one that chaos has in mind.
+    pub(crate) fn draw(&self, random: &mut fastrand::Rng) -> usize {
+        let all = self.oracle.known.len();
+        let any = random.usize(..all);
+        // Relaxed: a hint.
+        let focus = self.focus.load(Ordering::Relaxed);
+        if focus < all && random.bool() { focus } else { any }
     }
 
     pub(crate) fn goes_on(&self) -> bool {
@@ -145,6 +156,7 @@ fn audited(
         runtime,
         oracle,
         pool: Pool::default(),
+        focus: AtomicUsize::new(usize::MAX),
         stop: AtomicBool::new(false),
         failure: Mutex::new(None),
     };
