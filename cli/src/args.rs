@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -52,7 +53,7 @@ pub enum Command {
     Doctor,
     /// Replay recorded traces, with real machine code for every executor
     Replay(ReplayArgs),
-    /// Let threads install, replace, invalidate and call on shared slots
+    /// Let threads run Python programs whose hot code is in one arena
     Stress(StressArgs),
     /// Install a trace's first executors and disassemble what the arena holds
     Dump(DumpArgs),
@@ -125,6 +126,20 @@ pub struct ReplayArgs {
 /// Options of `stress`.
 #[derive(Debug, Args)]
 pub struct StressArgs {
+    /// Disturb: threads end and are born, globals change, guards fail at random,
+    /// signals come, children are forked, memory is short
+    #[arg(long, conflicts_with = "synthetic")]
+    pub chaos: bool,
+
+    /// Write a page with plots, for a browser
+    #[arg(long, value_name = "FILE", conflicts_with = "synthetic")]
+    pub report: Option<PathBuf>,
+
+    /// Have no programs: let threads install, replace, invalidate and call
+    /// generated functions on shared slots, with every count exact
+    #[arg(long)]
+    pub synthetic: bool,
+
     /// How many threads run at a time [default: one for each core]
     #[arg(long, value_name = "N", value_parser = threads_parser())]
     pub threads: Option<u16>,
@@ -135,12 +150,13 @@ pub struct StressArgs {
 
     /// What to draw every thread's operations from [default: different each time]
     ///
-    /// The same seed gives each thread the same sequence of operations.
+    /// With `--synthetic`, the same seed gives each thread the same sequence of
+    /// operations.
     #[arg(long, value_name = "SEED")]
     pub seed: Option<u64>,
 
     /// Make a check fail on purpose, to see that it can
-    #[arg(long, value_enum, value_name = "CHECK", hide = true)]
+    #[arg(long, value_enum, value_name = "CHECK", hide = true, requires = "synthetic")]
     pub sabotage: Option<stress::Sabotage>,
 }
 

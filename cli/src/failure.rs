@@ -92,6 +92,34 @@ pub enum Check {
         /// The first byte that differs.
         offset: usize,
     },
+    /// A program did something else than it should.
+    #[error("program {program}, {what}: got {got:?}, expected {expected:?}")]
+    WrongOutput {
+        /// Its name.
+        program: String,
+        /// What of it was run.
+        what: String,
+        /// What came of it.
+        got: String,
+        /// What should have.
+        expected: String,
+    },
+    /// A thread was interrupted in machine code that the arena does not know.
+    #[error("no executor and no trampoline at {at:#x}, where a thread was interrupted")]
+    NotFound {
+        /// Where it was.
+        at: usize,
+    },
+    /// More code memory was held than there was any need for.
+    #[error("{committed} bytes of code memory were held, {most} are allowed with {live} live")]
+    TooMuchMemory {
+        /// Bytes held at most.
+        committed: u64,
+        /// Bytes that may be.
+        most: u64,
+        /// Bytes live at most.
+        live: u64,
+    },
     /// An executor is not where it was put.
     #[error("{what} is not in its slot")]
     Lost {

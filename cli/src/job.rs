@@ -11,6 +11,7 @@ use crate::failure::{Failure, Request};
 use crate::forks;
 use crate::human;
 use crate::output::Output;
+use crate::python::{self, PythonOptions};
 use crate::replay::{self, ReplayOptions, ReplayReport, Speed};
 use crate::stress::{self, StressOptions, StressReport};
 use crate::tables;
@@ -108,7 +109,42 @@ fn replay_command(args: &ReplayArgs, common: Common, output: Output) -> Result<(
     verdict(&replays, &[], output)
 }
 
+fn python_command(args: &StressArgs, common: Common, output: Output) -> Result<(), Failure> {
+    let options = PythonOptions {
+        threads: args.threads.map_or_else(cores, usize::from),
+        time: args.seconds,
+        seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
+        strategy: common.strategy,
+        chaos: args.chaos,
+        page: args.report.clone(),
+    };
+    let threads = options.threads;
+    // The seed is told first, as for the synthetic test.
+    let what = format!("stress, {threads} thread{}, seed {}", plural(threads), options.seed);
+    let mut progress = output.progress(&what, options.time.as_millis() as u64);
+    progress.in_two_lines();
+    let report = python::run(&options, &mut |live| {
+        progress.tell(live.time.as_millis() as u64, &live.text);
+    })?;
+    drop(progress);
+    output.object(&report)?;
+    output.text(&tables::python(&report))?;
+    if let Some(path) = &args.report {
+        output.text(&format!("plots: {}", path.display()))?;
+    }
+    output.text(&format!(
+        "W^X audit: {} in {} readings of the process's mappings",
+        report.audit().describe(report.strategy),
+        human::count(report.wx_readings),
+    ))?;
+    report.check()?;
+    output.text("every check held")
+}
+
 fn stress_command(args: &StressArgs, common: Common, output: Output) -> Result<(), Failure> {
+    if !args.synthetic {
+        return python_command(args, common, output);
+    }
     let report = stress(
         StressOptions {
             threads: args.threads.map_or_else(cores, usize::from),

@@ -100,6 +100,32 @@ impl Progress {
     }
 }
 
+impl Progress {
+    /// As [`set`](Self::set), and says what is going on.
+    pub fn tell(&mut self, done: u64, text: &str) {
+        match &self.bar {
+            Some(bar) => {
+                bar.set_message(text.to_owned());
+                bar.set_position(done.min(self.total));
+            }
+            None if self.told.elapsed() >= PLAIN_EVERY => {
+                self.told = Instant::now();
+                let done = 100 * done.min(self.total) / self.total.max(1);
+                plain(&format!("{}: {done} %, {text}", self.what));
+            }
+            None => {}
+        }
+    }
+
+    /// Has a line of text where the name was, above the bar.
+    pub fn in_two_lines(&mut self) {
+        let style = "{msg}\n{wide_bar:.cyan/dim} {percent:>3} % {elapsed:>4}";
+        if let (Some(bar), Ok(style)) = (&self.bar, ProgressStyle::with_template(style)) {
+            bar.set_style(style.progress_chars("━╸─"));
+        }
+    }
+}
+
 impl Drop for Progress {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {

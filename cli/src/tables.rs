@@ -3,6 +3,7 @@
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use crate::human::{bytes, count, duration, ratio};
+use crate::python::PythonReport;
 use crate::replay::ReplayReport;
 use crate::stress::StressReport;
 use crate::trampolines::{PARTS, Savings};
@@ -102,6 +103,17 @@ pub fn work(replays: &[ReplayReport], stress: &[StressReport]) -> String {
         "Work, and pauses with whatever else the machine did meanwhile\n{}",
         table(&header, replays.chain(stress).collect())
     )
+}
+
+/// What a stress test with programs did.
+#[must_use]
+pub fn python(report: &PythonReport) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY);
+    for (what, value) in report.rows() {
+        table.add_row([what, &value]);
+    }
+    format!("{} Python programs, each call compared with the interpreter\n{table}", report.programs)
 }
 
 /// What trampolines save.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::{Command, Output};
+use std::time::Instant;
 
 use jit_arena::Strategy;
 use serde_json::Value;
@@ -257,7 +258,16 @@ fn every_check_of_the_stress_test_can_fail() {
             continue;
         }
         ends_with(
-            &["stress", "--seconds", "0.3", "--threads", "2", "--sabotage", sabotage],
+            &[
+                "stress",
+                "--synthetic",
+                "--seconds",
+                "0.3",
+                "--threads",
+                "2",
+                "--sabotage",
+                sabotage,
+            ],
             1,
             told,
         );
@@ -267,8 +277,17 @@ fn every_check_of_the_stress_test_can_fail() {
 #[test]
 fn a_seed_repeats_every_threads_operations() {
     let fingerprints = |seed: &str, threads: &str| {
-        let report =
-            object(&["stress", "--seconds", "2", "--threads", threads, "--seed", seed, "--json"]);
+        let report = object(&[
+            "stress",
+            "--synthetic",
+            "--seconds",
+            "2",
+            "--threads",
+            threads,
+            "--seed",
+            seed,
+            "--json",
+        ]);
         assert_eq!(report["kind"], "stress");
         assert_eq!(report["seed"].to_string(), seed);
         assert_eq!(report["installs"], report["recycled"]);
@@ -287,6 +306,69 @@ fn a_seed_repeats_every_threads_operations() {
 }
 
 #[test]
+fn programs_run_under_chaos_and_the_page_stands_alone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("report.html");
+    let path = path.to_str().expect("UTF-8");
+    let report = object(&[
+        "stress",
+        "--threads",
+        "16",
+        "--seconds",
+        "3",
+        "--chaos",
+        "--seed",
+        "7",
+        "--json",
+        "--report",
+        path,
+    ]);
+    assert_eq!((&report["kind"], &report["chaos"]), (&Value::from("python"), &Value::from(true)));
+    assert!(number(&report, "programs") >= 12.0);
+    assert!(number(&report, "calls_verified") > 0.0);
+    assert_eq!(report["installs"], report["recycled"]);
+    if cfg!(target_arch = "x86_64") {
+        for done in ["installs", "invalidated", "exits", "rebound", "signals"] {
+            assert!(number(&report, done) > 0.0, "{done}: {report}");
+        }
+    }
+    if cfg!(target_os = "linux") && report["strategy"] != "single-pkey" {
+        assert_eq!(report["wx_mappings_seen"], 0);
+    }
+    let page = fs::read_to_string(path).expect("a page");
+    assert!(page.matches("<svg").count() >= 3, "plots");
+    // Nothing is fetched: the only addresses are names.
+    let names = page.matches("http://www.w3.org/2000/svg").count();
+    assert_eq!(page.matches("http").count(), names);
+    assert!(!page.contains("<script") && !page.contains("<link"));
+}
+
+/// Dropped code is used again at once, as an environment variable has it: a
+/// thread runs into traps or into other code, and the stress test ends with a
+/// finding.
+#[test]
+fn the_stress_test_finds_a_reclaimer_that_does_not_wait() {
+    if cfg!(not(target_arch = "x86_64")) {
+        println!(
+            "not run: the_stress_test_finds_a_reclaimer_that_does_not_wait: machine code is \
+             x86-64's"
+        );
+        return;
+    }
+    let started = Instant::now();
+    let output = program()
+        .env("JIT_ARENA_MUTANT", "no-grace-period")
+        .args(["stress", "--threads", "32", "--seconds", "50", "--chaos"])
+        .output()
+        .expect("the program starts");
+    let said = stderr(&output);
+    assert!(said.contains("mutant reached: no-grace-period"), "{said}");
+    assert_ne!(output.status.code(), Some(0), "not found: {said}");
+    assert_ne!(output.status.code(), Some(2), "not a finding: {said}");
+    println!("found after {:?}: {}", started.elapsed(), said.lines().last().unwrap_or_default());
+}
+
+#[test]
 fn the_stress_test_holds_with_every_strategy() {
     for (strategy, works) in strategies() {
         if !works {
@@ -297,6 +379,7 @@ fn the_stress_test_holds_with_every_strategy() {
         }
         let args = [
             "stress",
+            "--synthetic",
             "--seconds",
             "0.5",
             "--threads",
