@@ -4,7 +4,7 @@
 use core::fmt;
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crossbeam_utils::CachePadded;
 
@@ -12,10 +12,11 @@ use crate::config::{Builder, Config};
 use crate::dump::{self, Dump};
 use crate::error::{AttachError, BuildError, VerifyError};
 use crate::evacuation::{self, NearlyEmpty};
-use crate::lookup::{self, CodeInfo, Generation};
+use crate::fork::{self, Gate, Inherited, Renewable};
+use crate::lookup::{self, CodeInfo, Lookups};
 use crate::page::Pages;
 use crate::page::unit::Units;
-use crate::platform::Platform;
+use crate::platform::{OsError, OsResult, Platform};
 use crate::pressure::Budget;
 use crate::reclaim::retire::{Batch, Dead, Stack};
 use crate::reclaim::scheme::Collector;
@@ -65,7 +66,7 @@ pub(crate) struct Shared {
     pub(crate) threads: Registry,
     /// Taken out and dropped first: what it still defers lands with
     /// the threads' records.
-    pub(crate) collector: ManuallyDrop<Collector>,
+    pub(crate) collector: Renewable<Collector>,
     /// Batches that a sleeping thread holds, or that could not be filled.
     pub(crate) waiting: Stack,
     /// Executors dropped by threads that are not attached: no grace period has
@@ -78,9 +79,15 @@ pub(crate) struct Shared {
     /// How much free memory to keep.
     pub(crate) watermark: Watermark,
     /// By which lookups know what they read.
-    pub(crate) generation: Generation,
+    pub(crate) lookups: CachePadded<Lookups>,
     pub(crate) trampolines: Trampolines,
     pub(crate) budget: Budget,
+    /// Closed while a fork needs what is published to stay as it is.
+    pub(crate) gate: Gate,
+    /// In a forked child, what it cannot tell from its own yet.
+    pub(crate) inherited: Inherited,
+    /// In a forked child that got no memory of its own, why, `[F3]`.
+    pub(crate) lost: OnceLock<OsError>,
 }
 
 /// What threads that are not attached have done.
@@ -92,6 +99,10 @@ impl Unattached {
         // Relaxed: statistics.
         self.0.retires.fetch_add(1, Ordering::Relaxed);
         self.0.retired_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn tallies(&self) -> &Tallies {
+        &self.0
     }
 }
 
@@ -136,6 +147,14 @@ impl Shared {
         self.refs.fetch_add(n, Ordering::Relaxed);
     }
 
+    /// In a forked child, gives back `n` handles of threads that are not there.
+    /// The last one stays, if it is among them: then nobody can ask for more.
+    pub(crate) fn drop_refs_of_others(&self, n: usize) {
+        // Relaxed: of the only thread.
+        let left = self.refs.load(Ordering::Relaxed).saturating_sub(n);
+        self.refs.store(left.max(1), Ordering::Relaxed);
+    }
+
     /// Whether no [`Arena`] value is left, only what came from it.
     pub(crate) fn is_abandoned(&self) -> bool {
         // Relaxed: decides only when to let go of an unused thread handle.
@@ -156,11 +175,12 @@ pub(crate) unsafe fn drop_refs(shared: NonNull<Shared>, n: usize) {
     if refs.fetch_sub(n, Ordering::Release) == n {
         // Acquire: pairs with the Release of every other handle's end.
         fence(Ordering::Acquire);
+        fork::forget(shared);
         let shared = shared.as_ptr();
         // SAFETY: this was the last handle: nobody else has a reference.
-        let collector = unsafe { &mut (*shared).collector };
+        let collector = unsafe { &(*shared).collector };
         // SAFETY: taken here only, and never used in place again.
-        let collector = unsafe { ManuallyDrop::take(collector) };
+        let collector = unsafe { collector.take() };
         // What it still defers goes to records: everything else is in place.
         drop(collector);
         // SAFETY: as above; only read here.
@@ -221,6 +241,10 @@ impl Drop for ArenaRef {
 }
 
 impl Arena {
+    pub(crate) fn handle(&self) -> &ArenaRef {
+        &self.shared
+    }
+
     /// An arena with the defaults of [`Builder`]. Makes system calls.
     ///
     /// # Errors
@@ -241,7 +265,10 @@ impl Arena {
         request: &RegionRequest<'_>,
         config: Config,
     ) -> Result<Self, BuildError> {
-        let (region, report) = Region::create(platform, request)?;
+        let (mut region, report) = Region::create(platform, request)?;
+        if config.sealed {
+            region.seal().map_err(BuildError::Seal)?;
+        }
         let pages = Pages::new(&region, config.code_page);
         let units = Units::new(region.protection().write_unit(), region.span().len / GRANULE);
         let trampolines = Trampolines::new(region.span().len, config.branch_reach);
@@ -255,17 +282,36 @@ impl Arena {
             pages,
             units,
             threads: Registry::new(),
-            collector: ManuallyDrop::new(Collector::new()),
+            collector: Renewable::new(Collector::new()),
             waiting: Stack::new(),
             orphans: Stack::new(),
             unattached: Unattached::default(),
             syncs: Syncs::new(),
             watermark: Watermark::default(),
-            generation: Generation::new(),
+            lookups: CachePadded::new(Lookups::new()),
             trampolines,
             budget,
+            gate: Gate::new(),
+            inherited: Inherited::default(),
+            lost: OnceLock::new(),
         });
-        Ok(Self { shared: ArenaRef(NonNull::from(Box::leak(shared))) })
+        let arena = Self { shared: ArenaRef(NonNull::from(Box::leak(shared))) };
+        arena.survive_forks().map_err(BuildError::Fork)?;
+        Ok(arena)
+    }
+
+    /// Sees to what forked children have of the arena, as its builder says.
+    fn survive_forks(&self) -> OsResult<()> {
+        let shared = self.shared.get();
+        let platform = shared.region.platform();
+        if shared.config.sealed {
+            // Hidden already.
+            return Ok(());
+        }
+        if shared.config.forks {
+            return fork::watch(self.shared.pointer(), platform);
+        }
+        shared.region.hide_from_children()
     }
 
     /// Attaches the calling thread: gives it what it needs to install and run
@@ -305,6 +351,21 @@ impl Arena {
         self.shared.get().region.span()
     }
 
+    /// What to add to the address that code runs at to get the one it is written
+    /// at inside a write scope, if that is the same as long as the arena lives: 0
+    /// where there is one view, `None` where windows for writing come and go.
+    ///
+    /// For clients that write by address what they reserved. They ask for its
+    /// [`WriteScope::bytes`](crate::WriteScope::bytes) in the same scope, which
+    /// writes what stands in front of the code and has what was written cleaned
+    /// out of caches where that takes an instruction.
+    #[must_use]
+    pub fn write_offset(&self) -> Option<isize> {
+        let at = self.span().start;
+        let writable = self.shared.get().region.protection().writable_at(at)?;
+        Some(writable.wrapping_sub(at).cast_signed())
+    }
+
     /// Whether `address` lies in the arena's code memory. Wait-free and
     /// async-signal-safe: one comparison.
     #[must_use]
@@ -314,7 +375,8 @@ impl Arena {
     }
 
     /// The executor that `address` lies in: its code, its data, or what is
-    /// between. Wait-free and async-signal-safe: it only loads.
+    /// between. Wait-free and async-signal-safe: it loads, and only where dead
+    /// executors are recycled as fast as it looks does it add to a count.
     ///
     /// An executor that was published before the call and cannot be recycled
     /// until it returns is found: the thread that calls, or the one that it

@@ -42,7 +42,7 @@ impl Claim {
     }
 
     /// The part that no reservation occupies.
-    fn rest(&self) -> Span {
+    pub(crate) fn rest(&self) -> Span {
         Span::new(self.cursor, self.end - self.cursor)
     }
 }
@@ -132,6 +132,9 @@ impl ThreadState {
     #[cold]
     fn claim_shared(&self, need: usize) -> Result<(), ReserveError> {
         let shared = self.shared();
+        if let Some(&lost) = shared.lost.get() {
+            return Err(ReserveError::Os(lost));
+        }
         // Holes of its own are to be used up first.
         let has_none = self.holes.borrow().count() == 0;
         let want = if has_none { self.next_appetite(need) } else { need };
@@ -158,8 +161,8 @@ impl ThreadState {
             }
             let any = recycle::reclaim(self);
             run = shared.pages.claim(need, want);
-            if !any && shared.threads.attached() == 1 {
-                // Nobody to wait for.
+            if !any && shared.threads.attached() == 1 && !shared.gate.is_closed() {
+                // Nobody to wait for, and no fork.
                 break;
             }
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::arch;
 use crate::arena::Arena;
 use crate::error::BuildError;
+use crate::lookup::LOOKS;
 use crate::platform::{self, Platform};
 use crate::pressure::{Pressure, Watch};
 use crate::protect::Strategy;
@@ -57,6 +58,9 @@ pub struct Builder {
     tools: Tools,
     code_budget: usize,
     watches: Vec<Watch>,
+    lookup_looks: usize,
+    forks: bool,
+    sealed: bool,
 }
 
 /// What the arena keeps of its [`Builder`].
@@ -68,6 +72,9 @@ pub(crate) struct Config {
     pub(crate) tools: Tools,
     pub(crate) code_budget: usize,
     pub(crate) watches: Vec<Watch>,
+    pub(crate) lookup_looks: usize,
+    pub(crate) forks: bool,
+    pub(crate) sealed: bool,
 }
 
 impl Default for Builder {
@@ -85,6 +92,9 @@ impl Default for Builder {
             tools: Tools::default(),
             code_budget: usize::MAX,
             watches: Vec::new(),
+            lookup_looks: LOOKS,
+            forks: true,
+            sealed: false,
         }
     }
 }
@@ -190,7 +200,8 @@ impl Builder {
 
     /// Calls `tell` when code memory of this kind comes to be more than `limit`
     /// bytes, with how many there are; again only once it was down to seven
-    /// eighths of that. May be given several times.
+    /// eighths of that. Threads that pass it at the same time may be told of
+    /// twice. May be given several times.
     ///
     /// It is called by whichever thread passes the limit, in the middle of an
     /// install or a drop: it must not use the arena, block or panic. Setting a
@@ -237,12 +248,53 @@ impl Builder {
         self
     }
 
+    /// Whether forked children go on with the arena. Default: yes.
+    ///
+    /// They then get a copy of what is committed, made while fork(2) runs: parent
+    /// and child both run, install and free code as before, and neither sees what
+    /// the other writes. Meanwhile nothing is recycled in the parent. vfork(2),
+    /// posix_spawn(3) and what they are the basis of copy nothing.
+    ///
+    /// Saying no is for programs whose children do nothing but exec(3) or
+    /// _exit(2): forks cost them nothing, and the child has no code memory; it
+    /// faults if it runs or drops code. See "fork" in the
+    /// [crate's documentation](crate#fork).
+    #[must_use]
+    pub fn forks(mut self, forks: bool) -> Self {
+        self.forks = forks;
+        self
+    }
+
+    /// Whether the views are sealed (mseal(2), Linux 6.10): until the process ends
+    /// nobody in it can unmap, move or replace them or change their rights, the
+    /// arena included. Default: no.
+    ///
+    /// So an arena that is dropped gives its memory back and keeps its address
+    /// space, its key and its descriptor, and forked children have nothing of it,
+    /// as with [`forks(false)`](Self::forks). Under
+    /// [`Strategy::Mprotect`], which changes rights, and
+    /// where the kernel does not know the call, building fails.
+    #[must_use]
+    pub fn sealed(mut self, sealed: bool) -> Self {
+        self.sealed = sealed;
+        self
+    }
+
     /// Bytes that branches are taken to reach. For tests of large regions on
     /// machines whose branches reach all of theirs.
     #[doc(hidden)]
     #[must_use]
     pub fn branch_reach(mut self, bytes: usize) -> Self {
         self.branch_reach = bytes.min(arch::BRANCH_REACH);
+        self
+    }
+
+    /// Times a lookup looks before it announces itself. For tests of that, which
+    /// otherwise takes a lot in each look.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn lookup_looks(mut self, looks: usize) -> Self {
+        self.lookup_looks = looks;
         self
     }
 
@@ -299,6 +351,9 @@ impl Builder {
             tools: self.tools,
             code_budget: self.code_budget,
             watches: self.watches,
+            lookup_looks: self.lookup_looks,
+            forks: self.forks,
+            sealed: self.sealed,
         };
         Arena::create(platform, &request, config)
     }

@@ -39,6 +39,11 @@ pub enum BuildError {
     Strategy(UnknownStrategy),
     /// No strategy works here, or the one asked for does not.
     Region(RegionError),
+    /// What forked children are to have of the arena could not be arranged.
+    Fork(OsError),
+    /// The views cannot be sealed here, see
+    /// [`Builder::sealed`](crate::Builder::sealed).
+    Seal(OsError),
 }
 
 impl fmt::Display for BuildError {
@@ -55,6 +60,13 @@ impl fmt::Display for BuildError {
             }
             Self::Strategy(_) => write!(f, "the environment names no known strategy"),
             Self::Region(_) => write!(f, "no code memory to be had"),
+            Self::Seal(_) => {
+                write!(
+                    f,
+                    "the views cannot be sealed: needs Linux 6.10, and another strategy than mprotect"
+                )
+            }
+            Self::Fork(_) => write!(f, "forked children could not be provided for: free memory"),
         }
     }
 }
@@ -64,6 +76,7 @@ impl Error for BuildError {
         match self {
             Self::Strategy(source) => Some(source),
             Self::Region(source) => Some(source),
+            Self::Fork(source) | Self::Seal(source) => Some(source),
             _ => None,
         }
     }

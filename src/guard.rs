@@ -43,10 +43,26 @@ impl<'t> Guard<'t> {
     #[must_use]
     pub fn enter(&mut self, slot: &Slot) -> Option<Running<'_>> {
         let entry = slot.load_addr(self)?;
-        // [E2]: pinned, and loaded under this pin.
+        Some(self.hold(entry))
+    }
+
+    /// As [`enter`](Self::enter), for clients that keep entries in words of their
+    /// own, and not in slots.
+    ///
+    /// # Safety
+    ///
+    /// `entry` was loaded under this guard, since its last safepoint or park, with
+    /// Acquire, from a word that executors of the guard's arena are taken out of
+    /// before they are retired.
+    pub unsafe fn enter_at(&mut self, entry: usize) -> Running<'_> {
+        self.hold(entry)
+    }
+
+    /// Holds an executor that was loaded under this pin, `[E2]`.
+    fn hold(&mut self, entry: usize) -> Running<'_> {
         let hold = self.thread.record().holds.take(entry);
         self.thread.holding.set(self.thread.holding.get() + 1);
-        Some(Running { thread: self.thread, entry, hold, mark: &self.mark, _guard: PhantomData })
+        Running { thread: self.thread, entry, hold, mark: &self.mark, _guard: PhantomData }
     }
 
     /// Lets the epoch move: what was loaded before is no longer protected, and
@@ -64,26 +80,54 @@ impl<'t> Guard<'t> {
     /// While the thread has another guard that holds no executor, it stays
     /// pinned.
     pub fn park<R>(&mut self, f: impl FnOnce() -> R) -> R {
-        park(self.thread, 1, f)
+        let _parked = Parked::new(self.thread, 1);
+        f()
+    }
+
+    /// As [`park`](Self::park), until what it returns is dropped: for clients
+    /// that cannot pass what they do as a function.
+    ///
+    /// # Safety
+    ///
+    /// What it returns is dropped, and not forgotten, before the guard is used
+    /// again: until then the guard protects nothing.
+    pub unsafe fn set_parked(&mut self) -> Parked<'_> {
+        Parked::new(self.thread, 1)
     }
 }
 
-/// Runs `f` unpinned, if all guards but `own` hold just what they run.
-fn park<R>(thread: &ThreadState, own: usize, f: impl FnOnce() -> R) -> R {
-    /// Pins again, also when `f` unwinds.
-    struct Parked<'t>(&'t ThreadState);
-    impl Drop for Parked<'_> {
-        fn drop(&mut self) {
-            self.0.unpark();
+/// A thread that may block without holding up reclamation, until this is dropped.
+#[must_use = "the thread is pinned again when it is dropped"]
+pub struct Parked<'g> {
+    /// `None` if the thread stays pinned.
+    thread: Option<&'g ThreadState>,
+    _not_send: PhantomData<*mut ()>,
+}
+
+impl<'g> Parked<'g> {
+    /// Unpins, if all guards but `own` hold just what they run.
+    fn new(thread: &'g ThreadState, own: usize) -> Self {
+        let parks = thread.only_holds_besides(own);
+        if parks {
+            thread.park();
+        }
+        Self { thread: parks.then_some(thread), _not_send: PhantomData }
+    }
+}
+
+/// Pins again, also on unwinding.
+impl Drop for Parked<'_> {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread {
+            thread.unpark();
         }
     }
+}
 
-    if !thread.only_holds_besides(own) {
-        return f();
+impl fmt::Debug for Parked<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parked").field("unpinned", &self.thread.is_some()).finish()
     }
-    thread.park();
-    let _parked = Parked(thread);
-    f()
 }
 
 impl Drop for Guard<'_> {
@@ -151,7 +195,18 @@ impl Running<'_> {
     ///
     /// While the thread has a guard that holds no executor, it stays pinned.
     pub fn park<R>(&mut self, f: impl FnOnce() -> R) -> R {
-        park(self.thread, 0, f)
+        let _parked = Parked::new(self.thread, 0);
+        f()
+    }
+
+    /// As [`park`](Self::park), until what it returns is dropped.
+    ///
+    /// # Safety
+    ///
+    /// What it returns is dropped, and not forgotten, before a guard of the
+    /// thread's is used again, but for guards made since.
+    pub unsafe fn set_parked(&mut self) -> Parked<'_> {
+        Parked::new(self.thread, 0)
     }
 }
 

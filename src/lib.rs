@@ -23,6 +23,19 @@
 //!    hole that the next claims use. A page whose live count is zero is free
 //!    as a whole, and past a watermark goes back to the system.
 //!
+//! # fork
+//!
+//! After fork(2) the child has the arena as it was at that moment, over memory of
+//! its own at the same addresses, and its thread's handles, guards, reservations,
+//! open write scopes and executors that it is inside of. Other threads' are not
+//! there: what they had is free, but for executors that they owned, which live on
+//! without an owner. fork(2) is called neither from a signal handler that may have
+//! interrupted the arena nor from the arena's callbacks nor from a thread-local
+//! destructor, where the thread may be in the midst of something. A child that can
+//! have no memory goes on without: installs fail with an error that says so
+//! (`call` is `fork`), and the code it had faults. See
+//! [`Builder::forks`](Builder::forks) for what it costs and how not to pay it.
+//!
 //! # Examples
 //!
 //! ```
@@ -36,12 +49,14 @@ compile_error!("jit-arena knows x86-64 and aarch64; see src/arch for what a port
 
 mod arch;
 mod arena;
+mod by_address;
 mod claim;
 mod config;
 mod dump;
 mod error;
 mod evacuation;
 mod executor;
+mod fork;
 mod guard;
 mod layout;
 mod lookup;
@@ -66,6 +81,7 @@ mod units;
 mod verify;
 
 pub use arena::Arena;
+pub use by_address::RetireError;
 pub use config::{Builder, STRATEGY_VARIABLE};
 pub use dump::{Dump, DumpedCode};
 pub use error::{
@@ -74,7 +90,7 @@ pub use error::{
 };
 pub use evacuation::NearlyEmpty;
 pub use executor::{Entry, Executor};
-pub use guard::{Guard, Running};
+pub use guard::{Guard, Parked, Running};
 pub use layout::CodeLayout;
 pub use lookup::CodeInfo;
 pub use platform::OsError;

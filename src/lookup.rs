@@ -3,45 +3,49 @@
 //! A profiler's signal handler, an unwinder and a debugger's hook all start
 //! from a program counter. [`Arena::contains`](crate::Arena::contains) compares
 //! it with the region; [`Arena::lookup`](crate::Arena::lookup) goes down from
-//! its granule to the nearest mark and reads the header there. Both only
-//! load: no lock, no allocation, no thread-local, no system call.
+//! its granule to the nearest mark and reads the header there. No lock, no
+//! allocation, no thread-local, no system call; and no store but where lots were
+//! recycled all the while.
 //!
 //! # What a reader may see
 //!
 //! The header lies in code memory, and the reader may have no guard: it may be
-//! wiped and written anew under its eyes. So recycling advances a
-//! [`Generation`] once a lot, after the marks of the lot are cleared and before
-//! its first byte changes, and a lookup counts only if the generation was the
-//! same before it looked for the mark and after it had read the header,
-//! `[L1]`:
+//! wiped and written anew under its eyes. So recycling advances a *generation*
+//! once a lot, after the marks of the lot are cleared and before its first byte
+//! changes, and a look counts only if the generation was the same before it
+//! looked for the mark and after it had read the header, `[L1]`:
 //!
 //! - The mark was read with Acquire, so the header read is the one that
-//!   belongs to the bit, or what came after it was wiped.
+//!   belongs to the mark, or what came after it was wiped.
 //! - In the latter case the reader sees the generation advanced: the fence
 //!   before the wiping pairs with the one behind the reading. It had not seen
-//!   that before it found the bit, or it would have found the bit cleared.
+//!   that before it found the mark, or it would have found it cleared.
 //!
 //! This rules out ABA as well: between an executor and its successor in the
 //! same granule lies a lot. It is the reader's side of a sequence lock (Boehm,
 //! *Can Seqlocks Get Along With Programming Language Memory Models?*, 2012),
 //! with the marks in the place of odd counts.
 //!
-//! An executor that cannot be recycled meanwhile (the interrupted thread has a
-//! guard or a hold on it, the caller owns its handle) reads the same at every
-//! attempt, whatever generation it is. So the number of attempts is bounded:
-//! where a lot passed in each of [`ATTEMPTS`], the answer is taken if all of
-//! them were the same.
+//! A reader of a sequence lock may have to look again for ever. This one, where
+//! a lot passed in each of [`LOOKS`], *announces* itself and looks once more.
+//! Recyclers ask for announced lookups after they have cleared the marks of a
+//! lot, and while there is one they leave the bytes as they are, for the next
+//! lot. With a fence on either side, either the recycler sees the announcement,
+//! or the lookup sees the marks cleared: whatever mark it finds, the header
+//! there stays until it has been read. It is a hazard pointer (Michael, 2004)
+//! without the pointer, so any number of lookups can have it at once, in signal
+//! handlers, without a place for each.
 
 use crate::arena::Shared;
 use crate::executor::peek_header;
 use crate::layout::Block;
 use crate::page::bitmap::WORD;
-use crate::sync::{AtomicU64, Ordering, fence, mutant};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering, fence, mutant};
 use crate::units::{GRANULE, MAX_ALIGN, MAX_EXECUTOR, Span};
 
-/// Times a lookup tries before it trusts what it has read each time. A lot takes
-/// a core synchronisation at the least, an attempt some ten loads.
-const ATTEMPTS: usize = 8;
+/// Times a lookup looks before it announces itself. A lot takes a core
+/// synchronisation at the least, a look some dozen loads.
+pub(crate) const LOOKS: usize = 4;
 
 /// The most granules between an executor's first and an address inside it.
 const FARTHEST: usize = (MAX_EXECUTOR + 2 * MAX_ALIGN) / GRANULE + 1;
@@ -82,40 +86,81 @@ impl CodeInfo {
     }
 }
 
-/// Counts the lots whose marks were cleared, `[L1]`.
+/// How lookups and lots keep out of each other's way, `[L1]`.
 #[derive(Debug)]
-pub(crate) struct Generation(AtomicU64);
+pub(crate) struct Lookups {
+    /// Lots whose marks were cleared.
+    generation: AtomicU64,
+    /// Lookups that have announced themselves.
+    announced: AtomicUsize,
+}
 
-impl Generation {
+impl Lookups {
     pub(crate) fn new() -> Self {
-        Self(AtomicU64::new(0))
+        Self { generation: AtomicU64::new(0), announced: AtomicUsize::new(0) }
     }
 
-    /// Announces that what has lost its marks will be wiped. Wait-free;
-    /// once a lot.
-    pub(crate) fn advance(&self) {
+    /// Whether what has lost its marks may be wiped now; if not, it stays
+    /// as it is, and the caller asks again later. Wait-free; once a lot.
+    #[must_use]
+    pub(crate) fn let_wipe(&self) -> bool {
         if mutant("generation-not-advanced") {
-            return;
+            return true;
         }
         // Release [L1]: pairs with the Acquire in `now`: who sees this sees the
         // marks cleared.
-        self.0.fetch_add(1, Ordering::Release);
-        // Release [L1]: pairs with the fence in `is_still`: who reads a byte
-        // that is written from here on sees the count advanced.
-        fence(Ordering::Release);
+        self.generation.fetch_add(1, Ordering::Release);
+        // SeqCst [L1]: between the clearing of marks and the look at
+        // `announced`; pairs with the fence in `announce`. Its Release pairs with
+        // the fence in `is_still`: who reads a byte that is written from here on
+        // sees the count advanced.
+        fence(Ordering::SeqCst);
+        // Acquire [L1]: pairs with the Release of an announcement's end: what
+        // the lookup read, it read before it is written.
+        self.announced.load(Ordering::Acquire) == 0
+    }
+
+    /// Has lookups begin anew, in a process of one thread, which is in none:
+    /// those that had announced themselves are not here.
+    pub(crate) fn after_fork(&self) {
+        // Relaxed: of the only thread.
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        self.announced.store(0, Ordering::Relaxed);
     }
 
     fn now(&self) -> u64 {
-        // Acquire [L1]: pairs with the Release in `advance`.
-        self.0.load(Ordering::Acquire)
+        // Acquire [L1]: pairs with the Release in `let_wipe`.
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Whether nothing read since `before` was wiped.
     fn is_still(&self, before: u64) -> bool {
-        // Acquire [L1]: pairs with the fence in `advance`.
+        // Acquire [L1]: pairs with the fence in `let_wipe`.
         fence(Ordering::Acquire);
         // Relaxed: ordered by the fence.
-        self.0.load(Ordering::Relaxed) == before
+        self.generation.load(Ordering::Relaxed) == before
+    }
+
+    /// Announces a lookup until what is returned is dropped.
+    fn announce(&self) -> Announced<'_> {
+        // Relaxed: ordered by the fence.
+        self.announced.fetch_add(1, Ordering::Relaxed);
+        // SeqCst [L1]: between the announcement and the look for a mark;
+        // pairs with the fence in `let_wipe`.
+        fence(Ordering::SeqCst);
+        Announced { announced: &self.announced }
+    }
+}
+
+/// An announced lookup: marks that it finds stay true while it lasts.
+struct Announced<'a> {
+    announced: &'a AtomicUsize,
+}
+
+impl Drop for Announced<'_> {
+    fn drop(&mut self) {
+        // Release [L1]: pairs with the Acquire in `let_wipe`.
+        self.announced.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -131,25 +176,19 @@ pub(crate) fn lookup(shared: &Shared, address: usize) -> Option<CodeInfo> {
     if !contains(shared, address) {
         return None;
     }
-    let mut first = None;
-    for attempt in 0..ATTEMPTS {
-        let before = shared.generation.now();
-        let found = attempt_at(shared, address);
-        if shared.generation.is_still(before) {
+    for _ in 0..shared.config.lookup_looks {
+        let before = shared.lookups.now();
+        let found = look(shared, address);
+        if shared.lookups.is_still(before) {
             return found;
         }
-        if attempt == 0 {
-            first = found;
-        } else if first != found {
-            // Not protected by anything: what was there is going or gone.
-            first = None;
-        }
     }
-    first
+    let _announced = shared.lookups.announce();
+    look(shared, address)
 }
 
-/// One look, which may have seen anything if the generation has changed.
-fn attempt_at(shared: &Shared, address: usize) -> Option<CodeInfo> {
+/// One look, which may have seen anything if a lot was wiped meanwhile.
+fn look(shared: &Shared, address: usize) -> Option<CodeInfo> {
     let start = start_below(shared, shared.pages.granule(address))?;
     let (entry, block) = peek_header(shared, shared.pages.address(start))?;
     let info = CodeInfo::new(entry, &block);

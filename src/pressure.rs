@@ -6,8 +6,9 @@
 //! runs once when committed or retired bytes pass a limit, and again only after
 //! they have fallen to seven eighths of it.
 //!
-//! Both are looked at where memory is committed and where a batch of dropped
-//! executors is handed to the epoch, never on the way of one install.
+//! Both are looked at where memory is committed, where a batch of dropped
+//! executors is handed to the epoch and, for their fall, after a lot: never on
+//! the way of one install.
 
 use core::fmt;
 use std::sync::Arc;
@@ -47,12 +48,19 @@ impl Watch {
         Self { of, limit, callback, above: Arc::new(AtomicUsize::new(0)) }
     }
 
-    /// Notes that the bytes went from `before` to `now`.
-    fn look(&self, before: usize, now: usize) {
-        if before.min(now) <= self.limit - self.limit / 8 {
-            // Relaxed: decides only who tells.
+    /// Notes that there are, or were a moment ago, so few bytes.
+    fn fell(&self, now: usize) {
+        // Relaxed: decides only who tells. Seldom written, since all threads read
+        // it.
+        if now <= self.limit - self.limit / 8 && self.above.load(Ordering::Relaxed) != 0 {
+            // Relaxed: as above.
             self.above.store(0, Ordering::Relaxed);
         }
+    }
+
+    /// Notes that the bytes went from `before` to `now`.
+    fn rose(&self, before: usize, now: usize) {
+        self.fell(before.min(now));
         // Relaxed: the read-modify-write makes one caller the first.
         if now > self.limit && self.above.swap(1, Ordering::Relaxed) == 0 {
             (self.callback)(self.of, now);
@@ -88,6 +96,12 @@ pub(crate) struct Budget {
 impl Budget {
     pub(crate) fn new(limit: usize) -> Self {
         Self { limit, used: AtomicUsize::new(0) }
+    }
+
+    /// Forgets what other threads were about to commit: they are not there.
+    pub(crate) fn after_fork(&self, committed: usize) {
+        // Relaxed: of the only thread.
+        self.used.store(committed, Ordering::Relaxed);
     }
 
     /// Commits a claimed run if that is within the budget. Makes a system call
@@ -129,7 +143,7 @@ pub(crate) fn committed(shared: &Shared, new: usize) {
     let watches = &shared.config.watches;
     if !watches.is_empty() {
         let now = shared.pages.committed_bytes();
-        look(watches, Pressure::Committed, now.saturating_sub(new), now);
+        rose(watches, Pressure::Committed, now.saturating_sub(new), now);
     }
 }
 
@@ -138,13 +152,28 @@ pub(crate) fn retired(shared: &Shared, new: usize) {
     let watches = &shared.config.watches;
     if !watches.is_empty() {
         let now = shared.stats().retired_bytes as usize;
-        look(watches, Pressure::Retired, now.saturating_sub(new), now);
+        rose(watches, Pressure::Retired, now.saturating_sub(new), now);
     }
 }
 
-fn look(watches: &[Watch], of: Pressure, before: usize, now: usize) {
+/// Has the watches tell again, of what has fallen far enough.
+pub(crate) fn fell(shared: &Shared) {
+    let watches = &shared.config.watches;
+    if watches.is_empty() {
+        return;
+    }
+    let stats = shared.stats();
+    for watch in watches {
+        watch.fell(match watch.of {
+            Pressure::Committed => stats.committed_bytes,
+            Pressure::Retired => stats.retired_bytes,
+        } as usize);
+    }
+}
+
+fn rose(watches: &[Watch], of: Pressure, before: usize, now: usize) {
     for watch in watches.iter().filter(|watch| watch.of == of) {
-        watch.look(before, now);
+        watch.rose(before, now);
     }
 }
 
@@ -164,10 +193,15 @@ mod tests {
         };
         for (before, now) in [(0, 800), (800, 801), (801, 900), (750, 820), (700, 790), (790, 850)]
         {
-            watch.look(before, now);
+            watch.rose(before, now);
         }
         assert_eq!(*told.lock().unwrap(), [801, 850]);
-        watch.look(0, 10_000);
+        watch.rose(0, 10_000);
         assert_eq!(*told.lock().unwrap(), [801, 850, 10_000], "it rose at once from nothing");
+        watch.fell(701);
+        watch.rose(790, 900);
+        watch.fell(700);
+        watch.rose(790, 910);
+        assert_eq!(*told.lock().unwrap(), [801, 850, 10_000, 910], "its fall was seen elsewhere");
     }
 }

@@ -15,15 +15,16 @@
 //! and both views show the same bytes; `[R2]` after a refusal nothing that was
 //! made for the attempt remains.
 //!
-//! fork: views are mapped as the system has it (shared memory stays shared in
-//! the child); a contract for children is later work.
+//! In a forked child the region is at the same addresses, over memory of the
+//! child's own: see [`crate::fork`].
 
 use core::fmt;
 use std::sync::Arc;
 
 use crate::platform::{OsError, OsResult, Place, Platform};
 use crate::protect::{
-    DualOpen, DualPkey, DualTransient, MapJit, Mprotect, Protection, SinglePkey, Strategy, Wanted,
+    DualOpen, DualPkey, DualTransient, Fresh, MapJit, Mprotect, Protection, SinglePkey, Strategy,
+    Wanted,
 };
 use crate::report::{Attempt, MemoryKind, Outcome, Report};
 use crate::units::{GRANULE, Span};
@@ -129,6 +130,9 @@ pub(crate) struct Region {
     platform: Arc<dyn Platform>,
     protection: Box<dyn Protection>,
     span: Span,
+    name: String,
+    /// Whether the lasting views cannot be unmapped any more.
+    sealed: bool,
     /// If they were asked for and can be had.
     huge: Option<HugePages>,
 }
@@ -202,10 +206,11 @@ impl Region {
     ) -> OsResult<Self> {
         let (protection, span) = protect(&**platform, strategy, memory, wanted)?;
         // From here on dropping the region undoes everything.
-        let region = Self { platform: Arc::clone(platform), protection, span, huge: None };
+        let (platform, name) = (Arc::clone(platform), wanted.name.to_owned());
+        let region = Self { platform, protection, span, name, sealed: false, huge: None };
         if memory != MemoryKind::Memfd {
             // A memory file has its name from birth.
-            platform.name_memory(span.start, span.len, wanted.name);
+            region.platform.name_memory(span.start, span.len, wanted.name);
         }
         region.self_check()?;
         Ok(region)
@@ -303,6 +308,54 @@ impl Region {
         self.huge.as_ref().map_or(0, HugePages::bytes)
     }
 
+    /// Counts the system pages that are present in each of these code pages anew,
+    /// in a child whose memory is not its parent's.
+    pub(crate) fn recount(&self, pages: impl Iterator<Item = (usize, usize)>) {
+        if let Some(huge) = &self.huge {
+            huge.recount(pages);
+        }
+    }
+
+    /// Memory like the region's for a child that is to be forked. System calls.
+    pub(crate) fn fresh(&self, kind: MemoryKind) -> OsResult<Fresh> {
+        Fresh::create(&*self.platform, &self.name, self.span.len, kind)
+    }
+
+    /// Seals the lasting views; keeps them out of forked children before, which
+    /// could put nothing in their place. System calls.
+    ///
+    /// # Errors
+    ///
+    /// The call that was refused, or `ENOTSUP` where writing is changing rights.
+    pub(crate) fn seal(&mut self) -> OsResult<()> {
+        if self.protection.strategy() == Strategy::Mprotect {
+            return Err(OsError { call: "mseal", bytes: self.span.len, errno: libc::ENOTSUP });
+        }
+        self.hide_from_children()?;
+        let (executable, writable) = self.protection.views();
+        for view in [executable].into_iter().chain(writable) {
+            // SAFETY: a whole mapping of ours; `drop` knows.
+            unsafe { self.platform.seal_mapping(view.start, view.len) }?;
+            self.sealed = true;
+        }
+        Ok(())
+    }
+
+    /// Keeps the lasting views out of forked children. System calls.
+    pub(crate) fn hide_from_children(&self) -> OsResult<()> {
+        let (executable, writable) = self.protection.views();
+        for view in [executable].into_iter().chain(writable) {
+            // SAFETY: a whole mapping of ours.
+            unsafe { self.platform.hide_from_children(view.start, view.len) }?;
+        }
+        Ok(())
+    }
+
+    /// Name of the memory.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The machine.
     pub(crate) fn platform(&self) -> &dyn Platform {
         &*self.platform
@@ -321,6 +374,12 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
+        if self.sealed {
+            // The views stay, and so do the key and the file that go with them.
+            // SAFETY: whole system pages, and nobody uses them.
+            let _ = unsafe { self.protection.discard(&*self.platform, self.span) };
+            return;
+        }
         // SAFETY: whoever drops the region has dropped all that used it.
         unsafe { self.protection.release(&*self.platform) };
     }

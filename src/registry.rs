@@ -5,7 +5,7 @@
 //! thread that attaches takes one over that is free. So the list is as long as
 //! the most threads ever attached at once, and walking it needs no protection.
 
-use core::ptr;
+use core::{ptr, sync};
 
 use crossbeam_utils::CachePadded;
 
@@ -13,6 +13,7 @@ use crate::reclaim::hold::Holds;
 use crate::reclaim::retire::Ripe;
 use crate::stats::{Tallies, Totals};
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering, Tally, Watched};
+use crate::thread::ThreadState;
 
 /// What other threads see of an attached thread. On cache lines of its own (two:
 /// processors fetch them in pairs).
@@ -25,6 +26,9 @@ pub(crate) struct Record {
     /// Stands for what only the owner changes, its counts above all: the models
     /// see whether one owner's end comes before the next one's beginning.
     owned: Watched,
+    /// Its thread's state, for who is left alone with it, [`crate::fork`]. Of
+    /// `core`: no thread reads what another wrote.
+    pub(crate) state: sync::atomic::AtomicPtr<ThreadState>,
     pub(crate) holds: Holds,
     pub(crate) tallies: Tallies,
     /// What the thread retired and nobody can be running any more. Whoever
@@ -86,6 +90,7 @@ impl Registry {
             next: ptr::null_mut(),
             in_use: AtomicUsize::new(1),
             owned: Watched::new(),
+            state: sync::atomic::AtomicPtr::new(ptr::null_mut()),
             holds: Holds::new(),
             tallies: Tallies::default(),
             ripe: CachePadded::new(Ripe::new()),
@@ -120,6 +125,31 @@ impl Registry {
         record.in_use.store(0, Ordering::Release);
     }
 
+    /// In a forked child, whose thread has the records that `is_own` says, frees
+    /// the others; returns what was in them.
+    pub(crate) fn after_fork(&self, is_own: impl Fn(&Record) -> bool) -> LeftBehind {
+        let mut left = LeftBehind { counts: Totals::default(), handles: 0 };
+        let mut attached = 0;
+        // Relaxed, all of it: of the only thread.
+        for record in self.records() {
+            // What arrives with a collector that is gone arrives never.
+            record.ripe.reset();
+            if is_own(record) {
+                attached += 1;
+                continue;
+            }
+            record.holds.clear();
+            left.counts.add(&record.tallies);
+            record.tallies.clear();
+            let state = record.state.swap(ptr::null_mut(), Ordering::Relaxed);
+            // SAFETY: of a thread that is gone and did not get to free it.
+            left.handles += unsafe { state.as_ref() }.map_or(0, ThreadState::handles);
+            record.in_use.store(0, Ordering::Relaxed);
+        }
+        self.attached.store(attached, Ordering::Relaxed);
+        left
+    }
+
     /// Entries held by any thread, sorted.
     pub(crate) fn held(&self) -> Vec<usize> {
         let mut held = Vec::new();
@@ -140,6 +170,13 @@ impl Registry {
         }
         totals
     }
+}
+
+/// What threads that are gone had in their records.
+pub(crate) struct LeftBehind {
+    pub(crate) counts: Totals,
+    /// Arena handles.
+    pub(crate) handles: usize,
 }
 
 impl Drop for Registry {

@@ -31,6 +31,7 @@ pub struct Reservation {
 
 impl Reservation {
     pub(crate) fn new(thread: &ThreadState, block: Block, span: Span, entry: usize) -> Self {
+        thread.reserved();
         let scope = if thread.open_scopes.get() == 0 { 0 } else { thread.scopes.get() };
         Self {
             shared: Some(thread.draw_ref()),
@@ -128,6 +129,9 @@ impl Drop for Reservation {
         let mut owned = Some(shared);
         // Its own handle knows whether a write window is open on it.
         thread::with_handle(pointer, self.home, |thread| {
+            if thread.id() == self.home {
+                thread.unreserved(self.span);
+            }
             if self.written || !thread.unbump(self.span) {
                 thread.abandon(self.span);
             }

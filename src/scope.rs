@@ -25,6 +25,12 @@ pub(crate) struct OpenWindow {
     high: usize,
 }
 
+impl OpenWindow {
+    pub(crate) fn window(&self) -> Window {
+        self.window
+    }
+}
+
 /// The calling thread may write what it reserved, until this is dropped.
 ///
 /// Closes on unwinding too. Stays on its thread:
@@ -130,6 +136,7 @@ impl<'t> WriteScope<'t> {
             // SAFETY: [W1] the tail lies in the window, and belonged to the
             // reservation until now.
             unsafe { platform.fill_traps(window.writable_at(tail.start), tail.len) };
+            self.thread.unreserved_part(tail);
             if !self.thread.unbump(tail) {
                 self.thread.abandon(tail);
             }

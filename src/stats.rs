@@ -74,6 +74,22 @@ pub(crate) struct Tallies {
     pub(crate) refusals: Tally,
 }
 
+impl Tallies {
+    /// Counts from nothing again.
+    pub(crate) fn clear(&self) {
+        let Self { installs, installed_bytes, retires, retired_bytes, .. } = self;
+        let Self { recycles, recycled_bytes, lots, claims, .. } = self;
+        let Self { taken, released, unused, trimmed, refusals, .. } = self;
+        for tally in [installs, installed_bytes, retires, retired_bytes, recycles, recycled_bytes]
+            .into_iter()
+            .chain([lots, claims, taken, released, unused, trimmed, refusals])
+        {
+            // Relaxed: statistics.
+            tally.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Adds to a count that only the calling thread writes.
 pub(crate) fn add(tally: &Tally, n: usize) {
     // Relaxed: a single writer, and readers that ask for no order.

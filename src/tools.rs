@@ -100,7 +100,7 @@ impl<'a> Symbol<'a> {
 /// Methods are called on whichever thread publishes or recycles, several at a
 /// time. They must not panic, and must not use the arena: the thread is in the
 /// middle of it. What they lock, they lock for others who publish under a name
-/// or recycle.
+/// or recycle; no fork comes meanwhile, so a child finds it unlocked.
 pub trait Tool: fmt::Debug + Send + Sync {
     /// Code was published under a name. Nobody has run it yet.
     ///

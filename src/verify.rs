@@ -34,6 +34,9 @@ fn ensure(
 /// See [`Arena::verify`](crate::Arena::verify).
 pub(crate) fn verify(shared: &Shared) -> Result<(), VerifyError> {
     let pages = &shared.pages;
+    if let Some(lost) = shared.lost.get() {
+        return broken("F3", format!("a fork left this process without code memory: {lost}"));
+    }
     let mut seen = Seen::default();
     for number in 0..pages.count() {
         if number < pages.high_water() {

@@ -682,6 +682,29 @@ fn a_window_the_system_refuses_to_close() {
 }
 
 #[test]
+fn collecting_ends_where_dead_code_cannot_be_filled() {
+    if is_sanitized() {
+        return not_run("this build maps memory for itself");
+    }
+    let body = |arena: Arena| {
+        let mut thread = arena.attach().unwrap();
+        let executors: Vec<_> = (0..10).map(|n| install(&mut thread, n)).collect();
+        let opens =
+            [filter::any(libc::SYS_mmap), filter::with_third(libc::SYS_mprotect, libc::PROT_WRITE)];
+        filter::refuse(&opens, libc::EPERM);
+        drop(executors);
+        thread.collect();
+        let strategy = arena.report().strategy;
+        let needs_calls = matches!(strategy, Strategy::DualTransient | Strategy::Mprotect);
+        assert_eq!(arena.stats().refusals > 0, needs_calls, "{:?}", arena.stats());
+        arena.verify().unwrap();
+    };
+    child::each_strategy("collecting_ends_where_dead_code_cannot_be_filled", body, |_, ended| {
+        ended.expect_success();
+    });
+}
+
+#[test]
 fn corrupted_code_memory_is_found() {
     // A process that writes where it owns nothing: possible with `dual-open`.
     let Some(arena) = arena_of(Strategy::DualOpen) else { return };

@@ -99,8 +99,8 @@ fn what_shrinking_cuts_off_is_reserved_next() {
         let mut first = scope.reserve(CodeLayout::new(2000)).unwrap();
         scope.write_at(&mut first, 0, &[0x90; 2000]).unwrap();
         scope.write_at(&mut first, 0, &constant(1)).unwrap();
-        scope.shrink(&mut first, 10, 0).unwrap();
-        let mut second = scope.reserve(CodeLayout::new(10)).unwrap();
+        scope.shrink(&mut first, constant(1).len(), 0).unwrap();
+        let mut second = scope.reserve(CodeLayout::new(constant(2).len())).unwrap();
         assert!(
             second.entry() - first.entry() <= 2 * GRANULE,
             "{:#x} follows {:#x}",

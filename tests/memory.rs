@@ -318,17 +318,25 @@ fn the_accounts_add_up_whatever_happens() {
 
 #[test]
 fn maps_say_whose_memory_it_is() {
-    each_strategy_with(
-        |builder| builder.name("whose [jit]"),
-        |arena| {
-            let mapping = maps::at(arena.span().start).unwrap();
-            let name = &mapping.name;
-            if name.is_empty() || name.starts_with("/dev/zero") {
-                return not_run(&format!("{}: no names for memory", arena.report().strategy));
-            }
-            assert!(name.contains("whose"), "{mapping:?}");
-        },
-    );
+    for anonymous in [false, true] {
+        each_strategy_with(
+            |builder| builder.name("whose [jit]").anonymous(anonymous),
+            |arena| {
+                let mapping = maps::at(arena.span().start).unwrap();
+                let name = &mapping.name;
+                let kind = match arena.report().memory {
+                    MemoryKind::Memfd => "memfd:",
+                    MemoryKind::Private => "[anon:",
+                    _ => "[anon_shmem:",
+                };
+                if kind != "memfd:" && !name.contains("whose") {
+                    assert!(name.is_empty() || name.starts_with("/dev/zero"), "{mapping:?}");
+                    return not_run(&format!("this system names no memory as {kind}"));
+                }
+                assert!(name.contains(kind) && name.contains("whose"), "{mapping:?}");
+            },
+        );
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use common::{KIB, MIB, Random, constant, each_strategy_with, install};
+use common::{Barrier, KIB, MIB, Random, constant, each_strategy_with, install};
 use jit_arena::{Arena, Executor, GRANULE, Pressure, ReserveError, ThreadHandle, TrampolineError};
 
 /// Installs code of `len` bytes.
@@ -147,6 +147,51 @@ fn callbacks_come_once_for_each_rise() {
                 assert_eq!(arena.stats().committed_bytes, 0);
             }
             told.lock().unwrap().clear();
+        },
+    );
+}
+
+/// However threads interleave, no rise goes by untold, and none is told to each.
+#[test]
+fn threads_that_rise_together_are_told_of() {
+    const LIMIT: usize = 256 * KIB;
+    const THREADS: usize = 3;
+    const WAVES: usize = 30;
+    let told = Arc::new(AtomicUsize::new(0));
+    each_strategy_with(
+        |builder| {
+            let told = Arc::clone(&told);
+            builder.on_pressure(Pressure::Committed, LIMIT, move |_, _| {
+                told.fetch_add(1, Ordering::Relaxed);
+            })
+        },
+        |arena| {
+            let barrier = Barrier::new(THREADS);
+            thread::scope(|threads| {
+                for me in 0..THREADS {
+                    let (arena, told, barrier) = (&arena, &told, &barrier);
+                    threads.spawn(move || {
+                        let mut thread = arena.attach().unwrap();
+                        for wave in 0..WAVES {
+                            barrier.wait();
+                            let install = |_| install_long(&mut thread, 4000).unwrap();
+                            let all: Vec<_> = (0..50).map(install).collect();
+                            barrier.wait();
+                            if me == 0 {
+                                let told = told.swap(0, Ordering::Relaxed);
+                                assert!((1..=THREADS).contains(&told), "wave {wave}: {told}");
+                            }
+                            drop(all);
+                            thread.collect();
+                            barrier.wait();
+                            // Nobody is in the middle of anything any more.
+                            thread.collect();
+                        }
+                    });
+                }
+            });
+            arena.attach().unwrap().collect();
+            told.store(0, Ordering::Relaxed);
         },
     );
 }

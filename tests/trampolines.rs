@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 
 use common::{
-    Barrier, KIB, MIB, call_at, code, constant, each_strategy, each_strategy_with, install, maps,
+    Barrier, KIB, MIB, call_at, child, code, constant, each_strategy, each_strategy_with, filter,
+    install, is_sanitized, maps, not_run,
 };
-use jit_arena::{Arena, CodeLayout, Executor, ThreadHandle, TrampolineError};
+use jit_arena::{Arena, CodeLayout, Executor, Strategy, ThreadHandle, TrampolineError};
 
 extern "C" fn helper() -> u32 {
     0x5eed
@@ -124,7 +125,7 @@ fn t2_threads_that_ask_at_once_get_the_same() {
 }
 
 fn is_coarse(arena: &Arena) -> bool {
-    arena.report().strategy == jit_arena::Strategy::Mprotect
+    arena.report().strategy == Strategy::Mprotect
 }
 
 #[test]
@@ -171,6 +172,29 @@ fn t3_long_regions_have_some_within_reach_of_every_page() {
     );
 }
 
+/// As on aarch64, whose branches reach 128 MiB either way.
+#[test]
+fn t3_a_gibibyte_has_one_every_128_mib() {
+    const REACH: usize = 128 * MIB;
+    each_strategy_with(
+        |builder| builder.reserve(1024 * MIB).branch_reach(REACH),
+        |arena| {
+            let span = arena.span();
+            let mut jumps = BTreeSet::new();
+            for from in (span.start..span.end()).step_by(16 * MIB) {
+                for from in [from, from + 16 * MIB - 4] {
+                    let to = arena.call_target(from, helper_address()).unwrap();
+                    assert!(from.abs_diff(to) < REACH, "{from:#x} {to:#x}");
+                    jumps.insert(to);
+                }
+            }
+            assert_eq!(jumps.len(), 8);
+            assert!(jumps.iter().all(|jump| call_at(*jump) == 0x5eed));
+            assert!(arena.stats().committed_bytes <= 8 * 64 * KIB as u64, "{:?}", arena.stats());
+        },
+    );
+}
+
 #[test]
 fn branches_outside_the_arena_get_only_what_they_reach() {
     each_strategy(|arena| {
@@ -204,6 +228,57 @@ fn a_full_region_says_so_and_recovers() {
             arena.verify().unwrap();
         },
     );
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    for (error, parts) in [
+        (
+            TrampolineError::BeyondReach { reserved: 1 << 30, reach: 1 << 27 },
+            &["1073741824", "134217728", "by its own place"][..],
+        ),
+        (TrampolineError::Outside { from: 0x1234 }, &["0x1234", "outside", "through a register"]),
+        (TrampolineError::Exhausted { bytes: 64 }, &["64 bytes", "drop executors"]),
+        (
+            TrampolineError::OverBudget { committed: 100, budget: 128 },
+            &["100 of 128", "budget", "drop executors"],
+        ),
+    ] {
+        for part in parts {
+            assert!(error.to_string().contains(part), "no {part:?} in {error}");
+        }
+    }
+}
+
+#[test]
+fn a_refused_window_leaves_nothing_behind() {
+    if is_sanitized() {
+        return not_run("this build maps memory for itself");
+    }
+    let body = |arena: Arena| {
+        let known = arena.trampoline(0x10_0000).unwrap();
+        let before = arena.stats();
+        let opens =
+            [filter::any(libc::SYS_mmap), filter::with_third(libc::SYS_mprotect, libc::PROT_WRITE)];
+        filter::refuse(&opens, libc::EPERM);
+        let strategy = arena.report().strategy;
+        if matches!(strategy, Strategy::DualTransient | Strategy::Mprotect) {
+            for _ in 0..3 {
+                let error = arena.trampoline(0x20_0000).unwrap_err();
+                assert!(matches!(error, TrampolineError::Os(_)), "{error:?}");
+            }
+            assert_eq!(arena.trampolines().len(), 1);
+            // What was handed out for them is no part of an island any more.
+            assert!(arena.stats().island_bytes <= before.island_bytes);
+        } else {
+            arena.trampoline(0x20_0000).unwrap();
+        }
+        assert_eq!(arena.trampoline(0x10_0000), Ok(known));
+        arena.verify().unwrap();
+    };
+    child::each_strategy("a_refused_window_leaves_nothing_behind", body, |_, ended| {
+        ended.expect_success();
+    });
 }
 
 #[test]

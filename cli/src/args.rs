@@ -59,6 +59,17 @@ pub enum Command {
     Dump(DumpArgs),
     /// Compute what trampolines save on recorded traces
     Trampolines(TrampolinesArgs),
+    /// Measure what fork costs against committed code memory
+    Forks(ForksArgs),
+}
+
+/// Options of `forks`.
+#[derive(Debug, Args)]
+pub struct ForksArgs {
+    /// Forks of each kind
+    #[arg(long, value_name = "N", default_value_t = 31)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub forks: u32,
 }
 
 /// Options of `dump`.

@@ -31,6 +31,12 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Whether nobody reads the output any more, as when it is piped to `head`.
+    #[must_use]
+    pub fn is_hung_up(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
     /// Status for the calling process.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
@@ -133,6 +139,14 @@ pub enum Check {
     /// The arena is not consistent.
     #[error("the arena is not consistent")]
     Verify(#[from] VerifyError),
+    /// A lookup in a signal handler was wrong.
+    #[error("a lookup of {pc:#x} in a signal handler {what}")]
+    Lookup {
+        /// What was looked up.
+        pc: usize,
+        /// What was wrong.
+        what: &'static str,
+    },
     /// Mappings writable and executable at once.
     #[error("{count} mappings were writable and executable, the first: {first}")]
     WritableAndExecutable {

@@ -8,6 +8,7 @@ use crate::bundled;
 use crate::doctor::{self, cores};
 use crate::dump::dump;
 use crate::failure::{Failure, Request};
+use crate::forks;
 use crate::human;
 use crate::output::Output;
 use crate::python::{self, PythonOptions};
@@ -44,6 +45,11 @@ pub fn run(line: CommandLine) -> Result<(), Failure> {
             let report = dump(&trace, args.executors as usize, line.common.strategy)?;
             output.object(&report)?;
             output.text(report.text.trim_end())
+        }
+        Some(Command::Forks(args)) => {
+            let rows = forks::measure(line.common.strategy, args.forks as usize)?;
+            rows.iter().try_for_each(|row| output.object(row))?;
+            output.text(&forks::text(&rows))
         }
         Some(Command::Trampolines(args)) => trampolines_command(&args, line.common, output),
     }
@@ -213,6 +219,7 @@ fn stress_text(stress: &StressReport) -> String {
     format!(
         "stress: {} operations of {} threads in {:.1} s, seed {}\n  \
          {} threads born, {} parks, {} safepoints, {} of code compared\n  \
+         {} profiling signals, {} of them inside code, all of which was found\n  \
          every count exact after each of {} rounds, nothing live at the end",
         human::count(stress.operations),
         stress.threads,
@@ -222,6 +229,8 @@ fn stress_text(stress: &StressReport) -> String {
         human::count(stress.parks),
         human::count(stress.safepoints),
         human::bytes(stress.compared_bytes),
+        human::count(stress.profiled_signals),
+        human::count(stress.profiled_in_code),
         stress.rounds,
     )
 }

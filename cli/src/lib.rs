@@ -1,8 +1,8 @@
 //! What the `jit-arena` program is made of.
 //!
 //! A command line ([`args`]) names one of the commands ([`job`]): [`doctor`],
-//! [`replay`] of a [`trace`], [`stress`], the same with [`python`] programs, what [`trampolines`] save,
-//! a [`dump`] of code. `replay` and
+//! [`replay`] of a [`trace`], [`stress`], the same with [`python`] programs, what
+//! [`trampolines`] save and what [`forks`] cost, a [`dump`] of code. `replay` and
 //! `stress` install [`code`] that
 //! checks itself, [`check`] every call, have the kernel asked meanwhile what is
 //! writable and executable ([`audit`]) and what is in memory ([`resident`]),
@@ -17,6 +17,7 @@ pub mod code;
 pub mod doctor;
 pub mod dump;
 pub mod failure;
+pub mod forks;
 pub mod human;
 pub mod job;
 pub mod output;

@@ -14,7 +14,10 @@ fn main() -> ExitCode {
     match job::run(line) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("jit-arena: {}", chain(&failure));
+            // Who has stopped reading wants to hear no more.
+            if !failure.is_hung_up() {
+                eprintln!("jit-arena: {}", chain(&failure));
+            }
             failure.exit_code()
         }
     }

@@ -156,6 +156,55 @@ fn an_install_shares_nothing_and_calls_nobody() {
     }
 }
 
+/// What is around the code costs nobody who does not use it: an arena that has a
+/// tool, a budget and callbacks runs the same number of instructions for an
+/// install and for a drop as one that has none.
+#[test]
+fn what_is_around_code_costs_an_install_nothing() {
+    for build in Build::BOTH {
+        let Some(traces) = build.trace(&["around", "451"]) else { return };
+        let counts: Vec<usize> = traces.iter().map(|it| it.instructions).collect();
+        let [
+            install,
+            retire,
+            _,
+            _,
+            steps,
+            named,
+            install_full,
+            retire_full,
+            _,
+            _,
+            steps_full,
+            told,
+            _,
+            _,
+            contains,
+            lookup,
+        ] = counts[..]
+        else {
+            panic!("{} traces", counts.len())
+        };
+        println!(
+            "{build:?}, instructions with nothing around the code, and with everything:\n  \
+             install {install}, {install_full}\n  drop {retire}, {retire_full}\n  \
+             install in steps {steps}, {steps_full}\n  \
+             the same with a name {named}, {told}\n  \
+             contains {contains}; lookup {lookup}"
+        );
+        assert_eq!(install, install_full, "{build:?}");
+        assert_eq!(retire, retire_full, "{build:?}");
+        assert_eq!(steps, steps_full, "{build:?}");
+        assert!(told > named, "{build:?}: the tool hears nothing");
+        assert!(traces.iter().take(12).all(|it| !calls_system(it)), "{build:?}");
+        // Finding code stores nothing, locks nothing, calls nobody.
+        for trace in &traces[12..] {
+            assert_eq!(trace.lines().len(), 0, "{build:?}: {:?}", trace.lines());
+            assert!(!calls_system(trace), "{build:?}");
+        }
+    }
+}
+
 fn calls_system(trace: &Trace) -> bool {
     trace.events.iter().any(|it| matches!(it, Event::System(_)))
 }

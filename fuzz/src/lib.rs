@@ -6,15 +6,17 @@
 //! and nothing of how arenas work, says what must be true. A broken rule is a
 //! panic, whatever engine (or plain test) supplied the bytes.
 //!
-//! The three entry points are what the targets in `fuzz_targets` call, and what
+//! The entry points are what the targets in `fuzz_targets` call, and what
 //! `cargo test` replays the corpus with.
 
 pub mod code;
 pub mod config;
+pub mod dumps;
 pub mod ops;
 pub mod oracle;
 pub mod sizes;
 pub mod thread;
+pub mod traces;
 pub mod world;
 
 use arbitrary::Unstructured;
@@ -68,5 +70,11 @@ pub fn batches(data: &[u8]) -> Outcome {
 pub type Target = fn(&[u8]) -> Outcome;
 
 /// All targets by name, which is also that of their corpus.
-pub const TARGETS: [(&str, Target); 4] =
-    [("operations", operations), ("churn", churn), ("batches", batches), ("config", config::run)];
+pub const TARGETS: [(&str, Target); 6] = [
+    ("operations", operations),
+    ("churn", churn),
+    ("batches", batches),
+    ("config", config::run),
+    ("traces", traces::run),
+    ("dumps", dumps::run),
+];

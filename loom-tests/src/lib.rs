@@ -11,6 +11,7 @@
 //!
 //! `README.md` beside this has commands, bounds, counts and times.
 
+mod clock;
 pub mod models;
 pub mod mutants;
 pub mod record;
@@ -60,7 +61,7 @@ pub struct Model {
 pub struct Explored {
     /// Schedules run.
     pub schedules: usize,
-    /// How long they took.
+    /// The processor time they took.
     pub time: std::time::Duration,
     /// Whether that was all of them.
     pub finished: bool,

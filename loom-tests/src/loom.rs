@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
+use crate::clock::Clock;
 use crate::{Bounds, Explored, Model};
 
 /// What models are run by in this build.
@@ -20,7 +21,7 @@ const STEPS: usize = 50_000;
 /// load may see in it.
 pub fn explore(model: &Model, bounds: Bounds) -> Explored {
     let body = model.body;
-    let start = Instant::now();
+    let (start, clock) = (Instant::now(), Clock::start());
     let schedules = Arc::new(AtomicUsize::new(0));
     let mut loom = loom::model::Builder::new();
     loom.preemption_bound = Some(bounds.preemptions);
@@ -36,9 +37,8 @@ pub fn explore(model: &Model, bounds: Bounds) -> Explored {
         body();
     });
     RUNNING.set(None);
-    let time = start.elapsed();
-    let finished = limit().is_none_or(|limit| time < limit);
-    Explored { schedules: schedules.load(Ordering::Relaxed), time, finished }
+    let finished = limit().is_none_or(|limit| start.elapsed() < limit);
+    Explored { schedules: schedules.load(Ordering::Relaxed), time: clock.elapsed(), finished }
 }
 
 /// `JIT_ARENA_SECONDS`: when to give up on a model, for finding bounds.

@@ -128,6 +128,10 @@ fn faults(parts: &[String]) -> std::io::Result<Vec<(&'static str, String)>> {
         // Enough for every line to be passed.
         .env("JIT_ARENA_PREEMPTIONS", "1")
         .output()?;
+    if !found.status.success() {
+        let why = "no model may fail without a fault: run them first";
+        return Err(std::io::Error::other(why));
+    }
     let sites = String::from_utf8_lossy(&found.stdout).into_owned();
     faults.extend(
         sites

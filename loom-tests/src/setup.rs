@@ -47,6 +47,13 @@ impl Setup {
         Self::on(strategy, 8192, 1, options, |builder| builder)
     }
 
+    /// As [`peeking`](Self::peeking); lookups announce themselves at once.
+    #[must_use]
+    pub fn announcing(strategy: Strategy) -> Self {
+        let options = Options { peeks: true, ..Options::default() };
+        Self::on(strategy, 8192, 1, options, |builder| builder.lookup_looks(0))
+    }
+
     /// An arena on a machine like this.
     ///
     /// # Panics
@@ -58,7 +65,7 @@ impl Setup {
         code_page: usize,
         pages: usize,
         options: Options,
-        configure: fn(Builder) -> Builder,
+        configure: impl FnOnce(Builder) -> Builder,
     ) -> Self {
         let machine = Machine::new(Options {
             jit: strategy == Strategy::MapJit,
@@ -122,9 +129,14 @@ impl Setup {
 ///
 /// If there is no room.
 pub(crate) fn install(thread: &mut ThreadHandle, id: u64) -> Executor {
+    try_install(thread, id).expect("there is room")
+}
+
+/// As [`install`], where another thread may have all room for a moment.
+pub(crate) fn try_install(thread: &mut ThreadHandle, id: u64) -> Option<Executor> {
     let mut code = [0x90; CODE];
     code[..8].copy_from_slice(&id.to_le_bytes());
-    thread.install(&code, &[]).expect("there is room")
+    thread.install(&code, &[]).ok()
 }
 
 /// Installs code that runs as `id` and takes `granules`, of which only the

@@ -8,11 +8,11 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
 
+use crate::clock::Clock;
 use crate::{Bounds, Explored, Model, asked};
 
 /// What models are run by in this build.
@@ -32,7 +32,7 @@ const STEPS: usize = 20_000_000;
 /// `JIT_ARENA_REPLAY` set to that, or to the name of a file that it is in, runs
 /// it alone.
 pub fn explore(model: &Model, _bounds: Bounds) -> Explored {
-    let start = Instant::now();
+    let start = Clock::start();
     let mut config = Config::new();
     config.max_steps = MaxSteps::FailAfter(STEPS);
     config.failure_persistence = match std::env::var_os("JIT_ARENA_SCHEDULE_DIR") {

@@ -14,7 +14,7 @@ mod in_loom {
     use loom::cell::UnsafeCell;
     use loom::sync::Arc;
     use loom::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
-    use loom::sync::atomic::{AtomicUsize, Ordering, fence};
+    use loom::sync::atomic::{AtomicPtr, AtomicUsize, Ordering, fence};
     use loom::thread;
 
     /// All outcomes of a program, and in how many schedules loom ran it.
@@ -106,6 +106,28 @@ mod in_loom {
                 unsafe { *place = 1 };
             });
             reader.join().unwrap();
+        };
+        assert!(catch_unwind(AssertUnwindSafe(|| loom::model(race))).is_err());
+    }
+
+    /// An atomic counts as written by whoever made it, so a pointer to something
+    /// new that is passed on without order is noticed at the first look at an
+    /// atomic in it; what is plain in it needs a watched place.
+    #[test]
+    fn an_atomic_looked_at_before_its_making_is_known_fails_in_any_schedule() {
+        let race = || {
+            let place = Arc::new(AtomicPtr::new(std::ptr::null_mut::<AtomicUsize>()));
+            let other = Arc::clone(&place);
+            let reader = thread::spawn(move || {
+                let seen = other.load(Relaxed);
+                // SAFETY: never freed while the threads run.
+                unsafe { seen.as_ref() }.map(|new| new.load(Relaxed))
+            });
+            let new = Box::into_raw(Box::new(AtomicUsize::new(7)));
+            place.store(new, Relaxed);
+            reader.join().unwrap();
+            // SAFETY: made above, and nobody else is left.
+            drop(unsafe { Box::from_raw(new) });
         };
         assert!(catch_unwind(AssertUnwindSafe(|| loom::model(race))).is_err());
     }

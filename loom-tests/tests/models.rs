@@ -36,7 +36,10 @@ models! {
     page_return_races_claim
     lookup_races_reuse
     lookup_races_replacement
+    lookup_announced_races_reuse
     lookup_races_publish
+    two_free_by_address
+    two_free_one_as_quiescent
     publish_load_call
     publish_load_call_transient
     publish_load_call_mprotect
@@ -89,6 +92,7 @@ models! {
     ninth_hold
     holds_grow_while_looked_at
     hold_ends_under_a_later_pin
+    reuse_on_one_core
     exit_races_collect
     exit_races_attach
     birth_inside_a_scope_map_jit

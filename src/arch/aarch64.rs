@@ -161,6 +161,23 @@ pub(crate) const fn flushes_without_interrupts() -> bool {
     true
 }
 
+/// Copies memory that others may be writing meanwhile, behind the compiler's
+/// back.
+///
+/// # Safety
+///
+/// Both ranges are mapped and do not overlap, the first is readable and the
+/// second writable to the calling thread, and all are multiples of 8.
+pub(crate) unsafe fn copy_racing(from: usize, to: usize, len: usize) {
+    for at in (0..len).step_by(8) {
+        // SAFETY: aligned and readable (caller).
+        let word = unsafe { super::load_word(from + at) };
+        let to = core::ptr::with_exposed_provenance_mut::<u64>(to + at);
+        // SAFETY: aligned and writable (caller).
+        unsafe { to.write_volatile(word) };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

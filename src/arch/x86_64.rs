@@ -164,6 +164,27 @@ pub(crate) unsafe fn write_pkru(pkru: u32) {
     }
 }
 
+/// Copies memory that others may be writing meanwhile, behind the compiler's
+/// back.
+///
+/// # Safety
+///
+/// Both ranges are mapped and do not overlap, the first is readable and the
+/// second writable to the calling thread, and `len` is a multiple of 8.
+pub(crate) unsafe fn copy_racing(from: usize, to: usize, len: usize) {
+    // SAFETY: reads and writes what the caller vouches for; the calling
+    // convention has the direction flag clear.
+    unsafe {
+        core::arch::asm!(
+            "rep movsq",
+            inout("rcx") len / 8 => _,
+            inout("rsi") from => _,
+            inout("rdi") to => _,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

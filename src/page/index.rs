@@ -114,6 +114,12 @@ impl Index {
         &nodes[at * FAN..nodes.len().min((at + 1) * FAN)]
     }
 
+    /// Forgets all holes. By a thread that is alone.
+    pub(crate) fn clear(&self) {
+        // Relaxed: nobody else is there.
+        self.levels.iter().flatten().for_each(|node| node.store(0, Ordering::Relaxed));
+    }
+
     /// Notes that `page` has a hole of `granules`, which just came to be.
     pub(crate) fn raise(&self, page: usize, granules: usize) {
         let leaf = &self.levels[0][page];
@@ -311,6 +317,36 @@ mod tests {
                     assert!(filed.index.is_filed(page, len), "[P4] page {page}");
                 }
             });
+        }
+    }
+
+    #[test]
+    fn whatever_comes_to_be_and_goes_the_lowest_is_found() {
+        for seed in 1..=20_u64 {
+            let pages = 1 + (seed as usize * 37) % 300;
+            let index = Index::new(pages, 1024);
+            // What each page has, and nothing else.
+            let mut naive = vec![0_usize; pages];
+            let mut state = seed;
+            for _ in 0..2000 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let (page, len) = ((state >> 33) as usize % pages, (state >> 20) as usize % 1000);
+                if state >> 62 > 1 {
+                    naive[page] = naive[page].max(len);
+                    index.raise(page, len);
+                } else {
+                    let need = 1 + len;
+                    let expected = naive.iter().position(|has| *has >= need);
+                    let has = naive.clone();
+                    let take = |at: usize| (has[at] >= need).then_some(at);
+                    assert_eq!(index.search(need, take, |at| has[at]), expected, "seed {seed}");
+                    if let Some(at) = expected {
+                        naive[at] -= need;
+                    }
+                }
+            }
+            let filed = |(page, has): (usize, &usize)| index.is_filed(page, *has);
+            assert!(naive.iter().enumerate().all(filed), "seed {seed}");
         }
     }
 

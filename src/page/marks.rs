@@ -47,11 +47,28 @@ impl Marks {
         is_live
     }
 
+    /// As [`retire`](Self::retire), where several threads may try at once: one of
+    /// them does, `[D1]`.
+    pub(crate) fn retire_shared(&self, granule: usize) -> bool {
+        // Relaxed [D1]: the read-modify-write makes one caller the first; the
+        // epoch orders everything that follows.
+        let retired =
+            self.0[granule].compare_exchange(LIVE, RETIRED, Ordering::Relaxed, Ordering::Relaxed);
+        retired.is_ok()
+    }
+
+    /// Takes back what `retire_shared` did to another executor than was meant.
+    pub(crate) fn restore(&self, granule: usize) {
+        // Relaxed [D1]: the executor is another thread's, which knows of it.
+        let _ =
+            self.0[granule].compare_exchange(RETIRED, LIVE, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
     /// Nothing starts at `granule` any more. By the recycler, which owns it.
     pub(crate) fn clear(&self, granule: usize) {
         // Relaxed: the Release that frees the granule, or the publishing of
         // what is written there next, orders this before the next mark; and
-        // `Generation::advance` before what lookups must notice.
+        // `Lookups::let_wipe` before what lookups must notice.
         if !mutant("mark-not-cleared") {
             self.0[granule].store(NOTHING, Ordering::Relaxed);
         }
@@ -97,5 +114,8 @@ mod tests {
         assert!(!marks.is_start(3) && !marks.retire(3));
         marks.publish(3);
         assert!(marks.is_live(3));
+        assert!(marks.retire_shared(3) && !marks.retire_shared(3) && !marks.retire_shared(4));
+        marks.restore(3);
+        assert!(marks.is_live(3) && marks.retire(3) && !marks.retire_shared(3));
     }
 }

@@ -14,7 +14,7 @@
 //! ```
 //!
 //! The *live count* of a page is the number of executors on it, from publish
-//! to recycle: the number of its [marks](marks). It is not kept as a number,
+//! to recycle: the number of its [marks]. It is not kept as a number,
 //! which all threads of a page would have to change at each publish: a page
 //! whose count has reached zero is one of which no granule is taken. All of this
 //! metadata lies outside code memory, in lazily backed arrays.
@@ -472,6 +472,55 @@ impl Pages {
         // Relaxed: for `verify`; whoever sees that the arena is at rest has been
         // ordered after all that was done to it.
         bitmap::test(&self.taken, granule, Ordering::Relaxed)
+    }
+
+    /// All memory that is present, in runs as long as can be.
+    pub(crate) fn resident_spans(&self) -> Vec<Span> {
+        let mut spans: Vec<Span> = Vec::new();
+        for number in 0..self.high_water() {
+            // Acquire [P2]: pairs with the Release in `commit`.
+            let mut resident = self.resident(number).load(Ordering::Acquire);
+            let mut at = self.address(number << self.shift);
+            while resident != 0 {
+                let gap = resident.trailing_zeros();
+                resident >>= gap;
+                let present = resident.trailing_ones();
+                resident = resident.checked_shr(present).unwrap_or(0);
+                let start = at + gap as usize * self.system_page;
+                let len = present as usize * self.system_page;
+                match spans.last_mut() {
+                    Some(last) if last.end() == start => last.len += len,
+                    _ => spans.push(Span::new(start, len)),
+                }
+                at = start + len;
+            }
+        }
+        spans
+    }
+
+    /// Makes the counts of memory agree with its bits, and files all pages anew,
+    /// in a process of one thread: others may have been about to.
+    pub(crate) fn recount(&self, region: &Region) {
+        let present = |number| self.resident(number).load(Ordering::Relaxed).count_ones() as usize;
+        let counted = (0..self.count).map(|number| (number, present(number)));
+        let last = counted.clone().rfind(|(_, present)| *present > 0);
+        let high_water = last.map_or(0, |(number, _)| number + 1);
+        let committed: usize = counted.clone().map(|(_, present)| present).sum();
+        // Relaxed: of the only thread.
+        self.high_water.fetch_max(high_water as u64, Ordering::Relaxed);
+        self.committed.store(committed as u64, Ordering::Relaxed);
+        self.index.clear();
+        for number in 0..self.count {
+            self.index.raise(number, bitmap::longest_clear(self.taken(number)));
+        }
+        let placed = |(number, present)| (self.address(number << self.shift), present);
+        region.recount(counted.map(placed));
+    }
+
+    /// Takes all granules, for nobody.
+    pub(crate) fn take_everything(&self) {
+        // Relaxed: of the only thread.
+        self.taken.iter().for_each(|word| word.store(u64::MAX, Ordering::Relaxed));
     }
 
     /// Whether the page's holes are all filed, `[P4]`, for `verify`.

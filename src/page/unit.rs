@@ -62,6 +62,12 @@ impl Units {
         weight
     }
 
+    /// Forgets what was buried, in a process of one thread, which buries it anew.
+    pub(crate) fn after_fork(&self) {
+        // Relaxed: of the only thread.
+        self.dead.iter().for_each(|dead| dead.store(0, Ordering::Relaxed));
+    }
+
     /// Marks granules as dead for good; calls `whole` with each run of units
     /// that this made dead as a whole, which then belongs to the caller.
     ///

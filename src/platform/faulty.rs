@@ -9,7 +9,9 @@ use core::fmt;
 use core::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::sync::Arc;
 
-use super::{Access, Backing, Key, KeyAccess, MemoryFile, OsError, OsResult, Place, Platform};
+use super::{
+    Access, Backing, ForkHandlers, Key, KeyAccess, MemoryFile, OsError, OsResult, Place, Platform,
+};
 
 /// Kinds of calls that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,10 @@ pub enum Kind {
     Collapse,
     /// [`Platform::hide_from_children`].
     HideFromChildren,
+    /// [`Platform::map_over`] and [`Platform::duplicate_over`].
+    MapOver,
+    /// [`Platform::seal_mapping`].
+    SealMapping,
     /// [`Platform::key_alloc`].
     KeyAlloc,
     /// [`Platform::register_sync_core`].
@@ -44,7 +50,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::CreateFile,
         Self::SealFile,
         Self::Map,
@@ -55,6 +61,8 @@ impl Kind {
         Self::Discard,
         Self::Collapse,
         Self::HideFromChildren,
+        Self::MapOver,
+        Self::SealMapping,
         Self::KeyAlloc,
         Self::RegisterSyncCore,
         Self::SyncCore,
@@ -215,6 +223,47 @@ unsafe impl Platform for Faulty {
         self.gate(Kind::HideFromChildren, "madvise", len)?;
         // SAFETY: the caller's promise is the same.
         unsafe { self.inner.hide_from_children(addr, len) }
+    }
+
+    unsafe fn seal_mapping(&self, addr: usize, len: usize) -> OsResult<()> {
+        self.gate(Kind::SealMapping, "mseal", len)?;
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.inner.seal_mapping(addr, len) }
+    }
+
+    fn on_fork(&self, handlers: ForkHandlers) -> OsResult<()> {
+        self.inner.on_fork(handlers)
+    }
+
+    fn process_and_parent(&self) -> (i32, i32) {
+        self.inner.process_and_parent()
+    }
+
+    unsafe fn map_over(
+        &self,
+        backing: Backing,
+        addr: usize,
+        len: usize,
+        access: Access,
+    ) -> OsResult<()> {
+        self.gate(Kind::MapOver, "mmap(MAP_FIXED)", len)?;
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.inner.map_over(backing, addr, len, access) }
+    }
+
+    unsafe fn duplicate_over(&self, addr: usize, len: usize, to: usize) -> OsResult<()> {
+        self.gate(Kind::MapOver, "mremap(MREMAP_FIXED)", len)?;
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.inner.duplicate_over(addr, len, to) }
+    }
+
+    fn mappings_of(&self, addr: usize) -> Vec<(usize, usize)> {
+        self.inner.mappings_of(addr)
+    }
+
+    unsafe fn copy_racing(&self, from: usize, to: usize, len: usize) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.inner.copy_racing(from, to, len) }
     }
 
     fn key_alloc(&self) -> OsResult<Key> {

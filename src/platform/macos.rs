@@ -7,7 +7,9 @@
 //! and second views are refused here with ENOTSUP and the strategies that want
 //! them are passed over.
 
-use super::{Access, Backing, Key, KeyAccess, MemoryFile, OsError, OsResult, Place, Platform};
+use super::{
+    Access, Backing, ForkHandlers, Key, KeyAccess, MemoryFile, OsError, OsResult, Place, Platform,
+};
 use crate::arch;
 
 unsafe extern "C" {
@@ -147,6 +149,21 @@ unsafe impl Platform for Macos {
         // SAFETY: the caller owns the range.
         let status = unsafe { libc::minherit(pointer(addr), len, libc::VM_INHERIT_NONE) };
         check(status, "minherit", len)
+    }
+
+    fn on_fork(&self, handlers: ForkHandlers) -> OsResult<()> {
+        let ForkHandlers { prepare, parent, child } = handlers;
+        // SAFETY: three functions that stay for as long as the process.
+        let errno = unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
+        let error = OsError { call: "pthread_atfork", bytes: 0, errno };
+        if errno == 0 { Ok(()) } else { Err(error) }
+    }
+
+    fn process_and_parent(&self) -> (i32, i32) {
+        // SAFETY: getpid(2) has no preconditions.
+        let own = unsafe { libc::getpid() };
+        // SAFETY: nor has getppid(2).
+        (own, unsafe { libc::getppid() })
     }
 
     fn key_alloc(&self) -> OsResult<Key> {

@@ -115,6 +115,17 @@ pub enum Place {
     Near(usize),
 }
 
+/// What is to be called around a fork, all on the thread that forks.
+#[derive(Clone, Copy, Debug)]
+pub struct ForkHandlers {
+    /// Before it.
+    pub prepare: extern "C" fn(),
+    /// After it, in the parent; also if it failed.
+    pub parent: extern "C" fn(),
+    /// After it, in the child, whose only thread that is.
+    pub child: extern "C" fn(),
+}
+
 /// The machine.
 ///
 /// # Safety
@@ -229,6 +240,84 @@ pub unsafe trait Platform: fmt::Debug + Send + Sync {
     ///
     /// The caller owns the whole range.
     unsafe fn hide_from_children(&self, addr: usize, len: usize) -> OsResult<()>;
+
+    /// Forbids for good to unmap, move or replace a mapping or to change its
+    /// rights, in this process. System call.
+    ///
+    /// # Errors
+    ///
+    /// The call that failed: `ENOSYS` on kernels before 6.10.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the whole range and never does any of that.
+    unsafe fn seal_mapping(&self, _addr: usize, len: usize) -> OsResult<()> {
+        Err(OsError { call: "mseal", bytes: len, errno: libc::ENOTSUP })
+    }
+
+    /// Has handlers called around each fork of this process from now on. Asked
+    /// once a process. System call, perhaps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTSUP` on a machine whose processes do not fork.
+    fn on_fork(&self, _handlers: ForkHandlers) -> OsResult<()> {
+        Err(OsError { call: "pthread_atfork", bytes: 0, errno: libc::ENOTSUP })
+    }
+
+    /// Number of this process and of its parent, which changes when the parent
+    /// ends. System calls.
+    fn process_and_parent(&self) -> (i32, i32) {
+        (0, 0)
+    }
+
+    /// Maps `len` bytes at `addr` in place of whatever is mapped there. System
+    /// call.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the range, and nothing needs what it shows.
+    unsafe fn map_over(
+        &self,
+        _backing: Backing,
+        _addr: usize,
+        len: usize,
+        _access: Access,
+    ) -> OsResult<()> {
+        Err(OsError { call: "mmap(MAP_FIXED)", bytes: len, errno: libc::ENOTSUP })
+    }
+
+    /// As [`duplicate`](Self::duplicate), at `to` in place of whatever is mapped
+    /// there. System call.
+    ///
+    /// # Safety
+    ///
+    /// As there, and as for [`map_over`](Self::map_over).
+    unsafe fn duplicate_over(&self, _addr: usize, len: usize, _to: usize) -> OsResult<()> {
+        Err(OsError { call: "mremap(MREMAP_FIXED)", bytes: len, errno: libc::ENOTSUP })
+    }
+
+    /// Every mapping of the process that shows the memory that is mapped at
+    /// `addr`: address and length. Reads a file.
+    fn mappings_of(&self, _addr: usize) -> Vec<(usize, usize)> {
+        Vec::new()
+    }
+
+    /// Copies `len` bytes, some of which other threads may be writing meanwhile:
+    /// of those the copy is anything. No system call.
+    ///
+    /// # Safety
+    ///
+    /// Both ranges are mapped and do not overlap, the first is readable and the
+    /// second writable and owned by the caller; all are multiples of 8.
+    unsafe fn copy_racing(&self, from: usize, to: usize, len: usize) {
+        for at in (0..len).step_by(8) {
+            // SAFETY: aligned and readable (caller).
+            let word = unsafe { self.peek_word(from + at) };
+            // SAFETY: writable and the caller's.
+            unsafe { self.copy_in(to + at, &word.to_ne_bytes()) };
+        }
+    }
 
     /// Gives anonymous memory a name, where the system shows one. A wish: memory
     /// that cannot have one stays as it is. System call.

@@ -9,7 +9,7 @@ use crate::report::MemoryKind;
 use crate::units::{GRANULE, Span};
 
 use super::views::{Views, Wanted};
-use super::{Protection, Rights, Strategy, Window};
+use super::{Fresh, Protection, Rights, Strategy, Window};
 
 /// See the module.
 #[derive(Debug)]
@@ -53,6 +53,10 @@ impl Protection for DualOpen {
         Ok(())
     }
 
+    fn writable_at(&self, addr: usize) -> Option<usize> {
+        Some(self.views.writable_at(addr))
+    }
+
     unsafe fn populate(&self, platform: &dyn Platform, span: Span) -> OsResult<()> {
         // SAFETY: inside the writable view, which is ours.
         unsafe { platform.populate(self.views.writable_at(span.start), span.len) }
@@ -66,6 +70,24 @@ impl Protection for DualOpen {
     unsafe fn collapse(&self, platform: &dyn Platform, span: Span) -> OsResult<()> {
         // SAFETY: whole huge pages of the region (caller).
         unsafe { self.views.collapse(platform, span) }
+    }
+
+    fn views(&self) -> (Span, Option<Span>) {
+        (self.views.executable, Some(self.views.writable))
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    unsafe fn after_fork(
+        &self,
+        platform: &dyn Platform,
+        fresh: Option<Fresh>,
+        _windows: &[Window],
+    ) -> OsResult<()> {
+        // SAFETY: from the caller; windows are parts of the writable view.
+        unsafe { self.views.after_fork(platform, fresh, None) }
     }
 
     unsafe fn release(&self, platform: &dyn Platform) {

@@ -15,7 +15,7 @@ use crate::report::MemoryKind;
 use crate::units::{GRANULE, Span};
 
 use super::views::{OwnedKey, Views, Wanted};
-use super::{Protection, Rights, Strategy, Window};
+use super::{Fresh, Protection, Rights, Strategy, Window};
 
 /// See the module.
 #[derive(Debug)]
@@ -68,6 +68,10 @@ impl Protection for DualPkey {
         Ok(())
     }
 
+    fn writable_at(&self, addr: usize) -> Option<usize> {
+        Some(self.views.writable_at(addr))
+    }
+
     unsafe fn populate(&self, platform: &dyn Platform, span: Span) -> OsResult<()> {
         // The system faults pages in as this thread would, with its rights.
         let before = self.open(platform);
@@ -85,6 +89,24 @@ impl Protection for DualPkey {
     unsafe fn collapse(&self, platform: &dyn Platform, span: Span) -> OsResult<()> {
         // SAFETY: whole huge pages of the region (caller).
         unsafe { self.views.collapse(platform, span) }
+    }
+
+    fn views(&self) -> (Span, Option<Span>) {
+        (self.views.executable, Some(self.views.writable))
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    unsafe fn after_fork(
+        &self,
+        platform: &dyn Platform,
+        fresh: Option<Fresh>,
+        _windows: &[Window],
+    ) -> OsResult<()> {
+        // SAFETY: from the caller; windows are parts of the writable view.
+        unsafe { self.views.after_fork(platform, fresh, Some(self.key)) }
     }
 
     unsafe fn release(&self, platform: &dyn Platform) {

@@ -15,20 +15,46 @@
 //! Owns: `[W1]` as far as just said; no mapping is ever W+X.
 //! Sources: mmap(2), mremap(2) NOTES.
 
+use core::sync::atomic::{AtomicI32, Ordering};
+
 use crate::platform::{Access, Backing, KeyAccess, MemoryFile, OsResult, Platform};
 use crate::report::MemoryKind;
 use crate::units::{GRANULE, Span};
 
 use super::views::{self, File, Mapping, Wanted};
-use super::{Protection, Rights, Strategy, Window};
+use super::{Fresh, Protection, Rights, Strategy, Window};
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct DualTransient {
     executable: Span,
-    /// Kept open to map windows from; shared anonymous memory needs none.
-    file: Option<MemoryFile>,
+    /// Kept open to map windows from; shared anonymous memory needs none. A
+    /// forked child has another.
+    file: Descriptor,
     system_page: usize,
+}
+
+/// A descriptor, or none. Changes only while one thread is all there is, so it
+/// is no part of any model, and Relaxed.
+#[derive(Debug)]
+struct Descriptor(AtomicI32);
+
+impl Descriptor {
+    fn new(file: Option<MemoryFile>) -> Self {
+        Self(AtomicI32::new(file.map_or(-1, |file| file.0)))
+    }
+
+    fn get(&self) -> Option<MemoryFile> {
+        let file = self.0.load(Ordering::Relaxed);
+        (file >= 0).then_some(MemoryFile(file))
+    }
+
+    /// Changes it, and returns what it was.
+    fn replace(&self, file: Option<MemoryFile>) -> Option<MemoryFile> {
+        let before = self.get();
+        self.0.store(file.map_or(-1, |file| file.0), Ordering::Relaxed);
+        before
+    }
 }
 
 impl DualTransient {
@@ -53,6 +79,7 @@ impl DualTransient {
             MemoryKind::Private | MemoryKind::Jit => return Err(views::single_view(len)),
         };
         let system_page = platform.system_page();
+        let file = Descriptor::new(file);
         Ok((Self { executable, file, system_page }, executable))
     }
 
@@ -68,7 +95,8 @@ impl DualTransient {
     ) -> OsResult<(Span, Mapping<'p>)> {
         let pages = span.round_out(self.system_page);
         // SAFETY: the region is whole system pages, so rounding out stays in.
-        let mapping = unsafe { views::temporary(platform, self.file, self.executable, pages) }?;
+        let mapping =
+            unsafe { views::temporary(platform, self.file.get(), self.executable, pages) }?;
         Ok((pages, mapping))
     }
 }
@@ -117,10 +145,57 @@ impl Protection for DualTransient {
         unsafe { platform.discard(mapping.span().start, pages.len) }
     }
 
+    fn views(&self) -> (Span, Option<Span>) {
+        (self.executable, None)
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    unsafe fn after_fork(
+        &self,
+        platform: &dyn Platform,
+        fresh: Option<Fresh>,
+        windows: &[Window],
+    ) -> OsResult<()> {
+        let Some(fresh) = fresh else { return Err(Fresh::MISSING) };
+        // Windows on the parent's memory, whose threads are not here: seen by
+        // what they show, before that changes.
+        let own = windows.iter().map(|window| Span::new(window.writable, window.span.len));
+        let mut keep: Vec<Span> = own.chain([self.executable]).collect();
+        keep.sort_unstable_by_key(|span| span.start);
+        for (start, len) in platform.mappings_of(self.executable.start) {
+            // Neighbours may be one mapping to the system, ours among them.
+            let mut from = start;
+            let inside = keep.iter().filter(|span| span.start < start + len && span.end() > start);
+            for span in inside.copied().chain([Span::new(start + len, 0)]) {
+                if span.start > from {
+                    // SAFETY: of threads that are not here.
+                    unsafe { views::unmap(platform, Span::new(from, span.start - from)) };
+                }
+                from = from.max(span.end());
+            }
+        }
+        // SAFETY: all of the view, whose bytes `fresh` has (caller).
+        let mut shown = unsafe { fresh.show_executable(platform, 0, self.executable) };
+        for window in windows {
+            let offset = window.span.start - self.executable.start;
+            let to = Span::new(window.writable, window.span.len);
+            // SAFETY: all of a window of the only thread, as above.
+            let again = || unsafe { fresh.show_writable(platform, offset, to, None) };
+            shown = shown.and_then(|()| again());
+        }
+        if let Some(before) = self.file.replace(fresh.finish(platform, true)) {
+            platform.close_file(before);
+        }
+        shown
+    }
+
     unsafe fn release(&self, platform: &dyn Platform) {
         // SAFETY: ours since `create`, unused from now on (caller).
         unsafe { views::unmap(platform, self.executable) };
-        if let Some(file) = self.file {
+        if let Some(file) = self.file.get() {
             platform.close_file(file);
         }
     }

@@ -19,7 +19,7 @@ use crate::sync::thread_local;
 use crate::units::{GRANULE, Span};
 
 use super::views::{self, Mapping, Wanted};
-use super::{Protection, Rights, Strategy, Window};
+use super::{Fresh, Protection, Rights, Strategy, Window};
 
 thread_local! {
     /// Whether this thread's toggle stands at "writable". For all arenas: so
@@ -89,6 +89,10 @@ impl Protection for MapJit {
         Ok(())
     }
 
+    fn writable_at(&self, addr: usize) -> Option<usize> {
+        Some(addr)
+    }
+
     unsafe fn populate(&self, platform: &dyn Platform, span: Span) -> OsResult<()> {
         let before = self.open(platform);
         // SAFETY: inside the view, which is ours and writable just now.
@@ -104,6 +108,20 @@ impl Protection for MapJit {
         let done = unsafe { platform.discard(span.start, span.len) };
         self.close(platform, before);
         done
+    }
+
+    fn views(&self) -> (Span, Option<Span>) {
+        (self.view, None)
+    }
+
+    unsafe fn after_fork(
+        &self,
+        _platform: &dyn Platform,
+        _fresh: Option<Fresh>,
+        _windows: &[Window],
+    ) -> OsResult<()> {
+        // Private memory under rights of the thread's own: as it was.
+        Ok(())
     }
 
     unsafe fn release(&self, platform: &dyn Platform) {

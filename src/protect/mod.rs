@@ -16,6 +16,7 @@ use crate::units::Span;
 mod dual_open;
 mod dual_pkey;
 mod dual_transient;
+mod fresh;
 mod map_jit;
 mod mprotect;
 mod single_pkey;
@@ -26,6 +27,7 @@ mod views;
 pub(crate) use dual_open::DualOpen;
 pub(crate) use dual_pkey::DualPkey;
 pub(crate) use dual_transient::DualTransient;
+pub(crate) use fresh::Fresh;
 pub(crate) use map_jit::MapJit;
 pub(crate) use mprotect::Mprotect;
 pub(crate) use single_pkey::SinglePkey;
@@ -185,6 +187,12 @@ pub(crate) trait Protection: fmt::Debug + Send + Sync {
     /// The window came from [`window`](Self::window) and is not used again.
     unsafe fn close_window(&self, platform: &dyn Platform, window: Window) -> OsResult<()>;
 
+    /// Where the byte that runs at `addr` is written while the thread's rights are
+    /// open, if that takes no window.
+    fn writable_at(&self, _addr: usize) -> Option<usize> {
+        None
+    }
+
     /// Makes whole system pages present. Opens and closes what it needs.
     ///
     /// # Safety
@@ -233,6 +241,31 @@ pub(crate) trait Protection: fmt::Debug + Send + Sync {
         // SAFETY: as in `load_word`.
         unsafe { platform.peek_word(addr) }
     }
+
+    /// The lasting views: the executable one, and the writable one if there is
+    /// one.
+    fn views(&self) -> (Span, Option<Span>);
+
+    /// Whether a forked child shows its parent's memory. If not, it has a copy.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// In a forked child, makes what was inherited its own: where memory is
+    /// shared, puts `fresh` in the place of the views and of `windows`, which
+    /// the only thread has open, and lets go of what other threads had. System
+    /// calls.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else runs in this process, and `fresh` holds a copy of all that is
+    /// in use.
+    unsafe fn after_fork(
+        &self,
+        platform: &dyn Platform,
+        fresh: Option<Fresh>,
+        windows: &[Window],
+    ) -> OsResult<()>;
 
     /// Unmaps the views and gives keys and descriptors back.
     ///

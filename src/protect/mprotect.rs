@@ -15,7 +15,7 @@ use crate::report::MemoryKind;
 use crate::units::Span;
 
 use super::views::{self, Mapping, Wanted};
-use super::{Protection, Rights, Strategy, Window};
+use super::{Fresh, Protection, Rights, Strategy, Window};
 
 /// See the module.
 #[derive(Debug)]
@@ -91,6 +91,32 @@ impl Protection for Mprotect {
     unsafe fn collapse(&self, _platform: &dyn Platform, span: Span) -> OsResult<()> {
         // The first flip of a system page's rights would split it again.
         Err(OsError { call: "huge pages", bytes: span.len, errno: libc::ENOTSUP })
+    }
+
+    fn views(&self) -> (Span, Option<Span>) {
+        (self.view, None)
+    }
+
+    unsafe fn after_fork(
+        &self,
+        platform: &dyn Platform,
+        _fresh: Option<Fresh>,
+        windows: &[Window],
+    ) -> OsResult<()> {
+        // Windows that other threads had open are nobody's now. Those of this
+        // thread stay: what lies between them is sealed.
+        let mut open: Vec<Span> = windows.iter().map(|window| window.span).collect();
+        open.sort_unstable_by_key(|span| span.start);
+        let mut from = self.view.start;
+        for span in open.into_iter().chain([Span::new(self.view.end(), 0)]) {
+            if span.start > from {
+                let len = span.start - from;
+                // SAFETY: no window of the only thread is among these pages.
+                unsafe { platform.protect(from, len, Access::ReadExecute, None) }?;
+            }
+            from = from.max(span.end());
+        }
+        Ok(())
     }
 
     unsafe fn release(&self, platform: &dyn Platform) {

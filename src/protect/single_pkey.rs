@@ -19,7 +19,7 @@ use crate::report::MemoryKind;
 use crate::units::{GRANULE, Span};
 
 use super::views::{self, Mapping, OwnedKey, Wanted};
-use super::{Protection, Rights, Strategy, Window};
+use super::{Fresh, Protection, Rights, Strategy, Window};
 
 /// See the module.
 #[derive(Debug)]
@@ -95,6 +95,10 @@ impl Protection for SinglePkey {
         Ok(())
     }
 
+    fn writable_at(&self, addr: usize) -> Option<usize> {
+        Some(addr)
+    }
+
     unsafe fn populate(&self, platform: &dyn Platform, span: Span) -> OsResult<()> {
         // The system faults pages in as this thread would, with its rights.
         let before = self.open(platform);
@@ -121,6 +125,20 @@ impl Protection for SinglePkey {
             // SAFETY: as in `load_word`.
             unsafe { platform.peek_word(addr) }
         })
+    }
+
+    fn views(&self) -> (Span, Option<Span>) {
+        (self.view, None)
+    }
+
+    unsafe fn after_fork(
+        &self,
+        _platform: &dyn Platform,
+        _fresh: Option<Fresh>,
+        _windows: &[Window],
+    ) -> OsResult<()> {
+        // Private memory under rights of the thread's own: as it was.
+        Ok(())
     }
 
     unsafe fn release(&self, platform: &dyn Platform) {

@@ -9,6 +9,8 @@ use crate::platform::{Access, Backing, Key, MemoryFile, OsError, OsResult, Place
 use crate::report::MemoryKind;
 use crate::units::Span;
 
+use super::Fresh;
+
 /// What a strategy is to be built over.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted<'a> {
@@ -46,7 +48,7 @@ impl<'p> Mapping<'p> {
     /// # Safety
     ///
     /// `part` lies inside one shared mapping.
-    unsafe fn duplicate_of(platform: &'p dyn Platform, part: Span) -> OsResult<Self> {
+    pub(super) unsafe fn duplicate_of(platform: &'p dyn Platform, part: Span) -> OsResult<Self> {
         // SAFETY: from the caller.
         let start = unsafe { platform.duplicate(part.start, part.len) }?;
         Ok(Self { platform, span: Span::new(start, part.len) })
@@ -218,6 +220,28 @@ impl Views {
             let _ = unsafe { platform.collapse(writable, span.len) };
         }
         Ok(())
+    }
+
+    /// Puts `fresh` in the place of both.
+    ///
+    /// # Safety
+    ///
+    /// As [`Protection::after_fork`](super::Protection::after_fork).
+    pub(crate) unsafe fn after_fork(
+        &self,
+        platform: &dyn Platform,
+        fresh: Option<Fresh>,
+        key: Option<Key>,
+    ) -> OsResult<()> {
+        let Some(fresh) = fresh else { return Err(Fresh::MISSING) };
+        // SAFETY: all of the view, whose bytes `fresh` has (caller).
+        let executable = unsafe { fresh.show_executable(platform, 0, self.executable) };
+        let shown = executable.and_then(|()| {
+            // SAFETY: as above.
+            unsafe { fresh.show_writable(platform, 0, self.writable, key) }
+        });
+        fresh.finish(platform, false);
+        shown
     }
 
     /// Unmaps both.

@@ -82,6 +82,16 @@ impl Holds {
         chunk.entries[index].store(0, Ordering::Release);
     }
 
+    /// Ends all of them. By a thread that is alone.
+    pub(crate) fn clear(&self) {
+        let mut chunk = Some(self);
+        while let Some(holds) = chunk {
+            // Relaxed: nobody else is there.
+            holds.entries.iter().for_each(|entry| entry.store(0, Ordering::Relaxed));
+            chunk = holds.next();
+        }
+    }
+
     /// Adds the entries held now to `held`.
     pub(crate) fn collect(&self, held: &mut Vec<usize>) {
         let mut chunk = Some(self);

@@ -24,6 +24,7 @@ use crate::arch;
 use crate::arena::Shared;
 use crate::page::bitmap::Run;
 use crate::platform::OsResult;
+use crate::pressure;
 use crate::stats;
 use crate::sync::mutant;
 use crate::thread::ThreadState;
@@ -43,7 +44,7 @@ const MOST_AROUND: usize = 512;
 
 /// Least and most that is a thread's share, in bytes.
 const LEAST_SHARE: usize = 8 * KIB;
-const MOST_SHARE: usize = 1024 * KIB;
+const MOST_SHARE: usize = 4 * MIB;
 
 /// Most bytes in a lot: what one takes is what an install may have to wait.
 const MOST_LOT: usize = 256 * KIB;
@@ -82,6 +83,10 @@ impl Default for Unsynced {
 impl Unsynced {
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    pub(crate) fn runs(&self) -> &[Run] {
+        &self.runs
     }
 
     fn push(&mut self, run: Run) {
@@ -131,11 +136,13 @@ pub(crate) fn push(thread: &ThreadState) -> bool {
 pub(crate) fn collect(thread: &ThreadState) {
     reclaim(thread);
     trim::everything(thread);
+    pressure::fell(thread.shared());
 }
 
 /// Makes holes of all that nobody can be running at this moment, and gives
 /// the thread's own holes to all; whether there were any.
 pub(crate) fn reclaim(thread: &ThreadState) -> bool {
+    thread.shared().gate.wait_a_little();
     thread.put_claim_aside();
     thread.adopt_orphans();
     thread.seal();
@@ -183,9 +190,12 @@ enum Of {
     AllThreads,
 }
 
-/// Recycles ripe batches, a lot; returns the bytes of it.
+/// Recycles ripe batches, a lot; returns the bytes of it, less what the system
+/// refused.
 fn recycle(thread: &ThreadState, whose: Of) -> usize {
     let shared = thread.shared();
+    // [F1]: a fork needs what was published as it was.
+    let Some(_inside) = shared.gate.enter() else { return 0 };
     let own = thread.record();
     let theirs = shared.threads.records().filter(|record| !core::ptr::eq(*record, own));
     let theirs = theirs.take(if whose == Of::AllThreads { usize::MAX } else { 0 });
@@ -209,20 +219,29 @@ fn recycle(thread: &ThreadState, whose: Of) -> usize {
         }
         thread.keep_spare(batch);
     }
+    // [L1]: after the last mark is cleared, before the first byte changes. What
+    // lookups may be reading is left to the next lot.
+    if unsynced.bytes > before && !shared.lookups.let_wipe() {
+        for run in unsynced.runs.drain(known..) {
+            let span = shared.pages.span(run);
+            waiting.get_or_insert_with(Batch::new).push(Dead { span, was: Was::Unit }, span.len);
+        }
+        unsynced.bytes = before;
+    }
     if let Some(waiting) = waiting {
         shared.waiting.push(waiting);
     }
-    let recycled = unsynced.bytes - before;
-    if recycled == 0 {
-        return 0;
-    }
-    // [L1]: after the last mark is cleared, before the first byte changes.
-    shared.generation.advance();
-    if !arch::DROPS_STALE_FETCHES {
+    if unsynced.bytes > before && !arch::DROPS_STALE_FETCHES {
         let mut lot = unsynced.runs.split_off(known);
         fill(thread, &mut lot);
         unsynced.runs.append(&mut lot);
         unsynced.bytes = unsynced.runs.iter().map(|run| run.len * GRANULE).sum();
+    }
+    // Without what could not be filled: who goes on while something is recycled
+    // would go on for ever.
+    let recycled = unsynced.bytes - before;
+    if recycled == 0 {
+        return 0;
     }
     // [X2]: after the last run of it, which the grace period and the holds
     // tell, and on processors that must not fetch what follows, after its end.
@@ -232,6 +251,7 @@ fn recycle(thread: &ThreadState, whose: Of) -> usize {
     thread.share.set(share(shared));
     stats::add(&thread.tallies().lots, 1);
     trim::after_lot(thread, recycled);
+    pressure::fell(shared);
     recycled
 }
 
@@ -239,7 +259,7 @@ fn recycle(thread: &ThreadState, whose: Of) -> usize {
 /// what is more than its share.
 fn settle(thread: &ThreadState) {
     let mut unsynced = thread.unsynced.borrow_mut();
-    if !thread.shared().syncs.covers(unsynced.ticket) {
+    if !thread.shared().syncs.covers(unsynced.ticket) && !mutant("cores-not-waited-for") {
         return;
     }
     let mut holes = thread.holes.borrow_mut();

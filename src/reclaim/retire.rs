@@ -155,6 +155,14 @@ impl Stack {
         Batches { head }
     }
 
+    /// Drops everything on it, and counts from nothing. By a thread that is alone.
+    pub(crate) fn reset(&self) {
+        drop(self.take_all());
+        // Relaxed: nobody else is there. A thread that is gone may have pushed
+        // and not counted.
+        self.bytes.store(0, Ordering::Relaxed);
+    }
+
     /// Bytes waiting here, about.
     pub(crate) fn bytes(&self) -> usize {
         // Relaxed: as in `push`. Two's complement: a taker may subtract before
@@ -202,6 +210,13 @@ impl Ripe {
     pub(crate) fn pending(&self) -> usize {
         // Relaxed: steers policy.
         self.expected.load(Ordering::Relaxed) as usize + self.batches.bytes()
+    }
+
+    /// See [`Stack::reset`].
+    pub(crate) fn reset(&self) {
+        self.batches.reset();
+        // Relaxed: nobody else is there.
+        self.expected.store(0, Ordering::Relaxed);
     }
 
     /// The batches that are ripe.

@@ -44,7 +44,7 @@ impl Steady {
     }
 }
 
-#[cfg(all(test, not(jit_arena_loom), not(jit_arena_shuttle)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

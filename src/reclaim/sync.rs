@@ -56,7 +56,7 @@ impl Syncs {
     }
 }
 
-#[cfg(all(test, not(jit_arena_loom), not(jit_arena_shuttle)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

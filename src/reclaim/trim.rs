@@ -138,6 +138,8 @@ pub(crate) fn after_lot(thread: &ThreadState, recycled: usize) {
 /// Gives back every system page that is free.
 pub(crate) fn everything(thread: &ThreadState) {
     let shared = thread.shared();
+    // [F1]: as in `recycle`, which `after_lot` is a part of.
+    let Some(_inside) = shared.gate.enter() else { return };
     let trimmed = (0..shared.pages.high_water())
         .map(|number| shared.pages.trim_page(&shared.region, number, usize::MAX))
         .sum();

@@ -119,6 +119,17 @@ impl HugePages {
         }
     }
 
+    /// Counts anew: none is moved, and these code pages have so many system pages
+    /// present.
+    pub(super) fn recount(&self, pages: impl Iterator<Item = (usize, usize)>) {
+        self.blocks.iter().for_each(|block| block.store(0, Ordering::Relaxed));
+        for (addr, present) in pages {
+            if let Some(number) = self.block(addr) {
+                self.blocks[number].fetch_add(present as u64, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Bytes that were moved and have stayed.
     pub(super) fn bytes(&self) -> usize {
         let moved = |state: &&AtomicU64| state.load(Ordering::Relaxed) & MOVED != 0;

@@ -59,6 +59,18 @@ pub(crate) fn with_attached<R>(
     None
 }
 
+/// Calls `f` with each state that the calling thread has for an arena.
+pub(crate) fn for_each_attached(shared: NonNull<Shared>, mut f: impl FnMut(&ThreadState)) {
+    let mut at = ATTACHED.try_with(Cell::get).unwrap_or(ptr::null());
+    // SAFETY: as in `with_attached`.
+    while let Some(state) = unsafe { at.as_ref() } {
+        if state.is_of(shared) {
+            f(state);
+        }
+        at = state.next.get();
+    }
+}
+
 /// As [`with_attached`], with the state of handle `id` if that is one of them.
 pub(crate) fn with_handle<R>(
     shared: NonNull<Shared>,

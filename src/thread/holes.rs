@@ -139,6 +139,22 @@ impl Holes {
         found
     }
 
+    /// Calls `f` with each of them, lowest first.
+    pub(crate) fn for_each(&self, mut f: impl FnMut(Run)) {
+        let mut at = 0;
+        while let Some(bits) = self.bits.get(at / WORD) {
+            let above = bits >> (at % WORD);
+            if above == 0 {
+                at = (at / WORD + 1) * WORD;
+                continue;
+            }
+            let start = at + above.trailing_zeros() as usize;
+            let hole = Run::new(start, self.length_from(start));
+            f(hole);
+            at = hole.end();
+        }
+    }
+
     /// Takes out the highest holes until no more than `keep` bytes are left;
     /// adds them to `to`, highest first.
     pub(crate) fn drain(&mut self, keep: usize, to: &mut Vec<Run>) {

@@ -28,7 +28,7 @@ pub(crate) mod holes;
 mod pins;
 mod state;
 
-pub(crate) use attached::{with_attached, with_handle, with_kept_handle};
+pub(crate) use attached::{for_each_attached, with_attached, with_handle, with_kept_handle};
 pub(crate) use state::ThreadState;
 
 /// The calling thread's handle on an arena.
@@ -52,6 +52,7 @@ impl ThreadHandle {
         }
         let handle = Self { state: NonNull::from(Box::leak(Box::new(ThreadState::new(shared)))) };
         attached::link(handle.state());
+        handle.state().show_in_record(true);
         Ok(handle)
     }
 
@@ -128,7 +129,12 @@ impl ThreadHandle {
     ) -> Result<Executor, PublishError> {
         let code = CodeInfo::new(reservation.entry(), &reservation.block());
         let executor = self.publish(reservation)?;
-        self.state().shared().config.tools.published(&code, symbol);
+        let shared = self.state().shared();
+        if !shared.config.tools.is_empty() {
+            // So that in a forked child no tool is left locked by another thread.
+            let _inside = shared.gate.enter_in_time();
+            shared.config.tools.published(&code, symbol);
+        }
         Ok(executor)
     }
 
@@ -186,6 +192,7 @@ impl ThreadHandle {
 impl Drop for ThreadHandle {
     fn drop(&mut self) {
         let state = self.state();
+        state.show_in_record(false);
         attached::unlink(state);
         recycle::hand_over(state);
         if !mutant("batch-lost-at-exit") {

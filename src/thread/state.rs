@@ -2,12 +2,13 @@
 //! handles, its place in the epoch.
 
 use core::cell::{Cell, RefCell, UnsafeCell};
-use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
 
 use crate::arena::{ArenaRef, Shared, drop_refs};
 use crate::claim::Claim;
 use crate::error::PublishErrorKind;
+use crate::fork::{self, Renewable};
+use crate::page::bitmap::Run;
 use crate::platform::OsError;
 use crate::pressure;
 use crate::protect::Window;
@@ -24,6 +25,9 @@ use crate::units::Span;
 use super::holes::Holes;
 use super::pins::SetAside;
 
+/// Set in a forked child while some reservations are of before the fork.
+const INHERITED: u64 = 1 << 63;
+
 /// Arena handles a thread draws at a time.
 const STOCK: usize = 1024;
 
@@ -35,7 +39,7 @@ pub(crate) struct ThreadState {
     /// Tells this handle from every other of the arena.
     id: u64,
     /// Gone before the handle on the arena is.
-    pub(crate) local: ManuallyDrop<Local>,
+    pub(crate) local: Renewable<Local>,
     /// The outermost pin, and how many guards share it.
     pub(super) pin: UnsafeCell<Option<Pin>>,
     pub(super) pins: Cell<usize>,
@@ -73,6 +77,8 @@ pub(crate) struct ThreadState {
     pub(crate) unsealed: RefCell<Vec<Window>>,
     /// Arena handles drawn and not yet given out.
     stock: Cell<usize>,
+    /// Reservations neither published nor dropped, and [`INHERITED`].
+    reservations: Cell<u64>,
     /// The next older state of this thread.
     pub(super) next: Cell<*const ThreadState>,
 }
@@ -85,7 +91,7 @@ impl ThreadState {
             shared: shared.clone().into_owned(),
             record: arena.threads.take(),
             id: arena.threads.next_id(),
-            local: ManuallyDrop::new(arena.collector.register()),
+            local: Renewable::new(arena.collector.register()),
             pin: UnsafeCell::new(None),
             pins: Cell::new(0),
             holding: Cell::new(0),
@@ -105,6 +111,7 @@ impl ThreadState {
             withheld: RefCell::new(Vec::new()),
             unsealed: RefCell::new(Vec::new()),
             stock: Cell::new(0),
+            reservations: Cell::new(0),
             next: Cell::new(ptr::null()),
         }
     }
@@ -176,9 +183,97 @@ impl ThreadState {
         // SAFETY: the bytes lie in the executable view, and were written.
         unsafe { shared.region.platform().invalidate_instruction_cache(code.start, code.len) };
         shared.pages.marks.publish(shared.pages.granule(reservation.span().start));
+        self.unreserved(reservation.span());
         stats::add(&self.tallies().installs, 1);
         stats::add(&self.tallies().installed_bytes, reservation.bytes());
         Ok(())
+    }
+
+    /// Counts a reservation.
+    #[inline]
+    pub(crate) fn reserved(&self) {
+        self.reservations.set(self.reservations.get() + 1);
+    }
+
+    /// A reservation is published or dropped.
+    #[inline]
+    pub(crate) fn unreserved(&self, span: Span) {
+        let left = self.reservations.get() - 1;
+        self.reservations.set(left);
+        if left >= INHERITED {
+            if left == INHERITED {
+                self.reservations.set(0);
+            }
+            fork::resolved(self.shared(), span, left == INHERITED);
+        }
+    }
+
+    /// A part of a reservation falls off.
+    pub(crate) fn unreserved_part(&self, span: Span) {
+        if self.reservations.get() >= INHERITED {
+            fork::resolved(self.shared(), span, false);
+        }
+    }
+
+    /// Puts itself into its record for others to find in a forked child, or takes
+    /// itself out.
+    pub(super) fn show_in_record(&self, shown: bool) {
+        let state = if shown { ptr::from_ref(self).cast_mut() } else { ptr::null_mut() };
+        // Relaxed: read only where no other thread is.
+        self.record().state.store(state, core::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Arena handles it has, its own among them.
+    pub(crate) fn handles(&self) -> usize {
+        self.stock.get() + 1
+    }
+
+    /// Windows that are open, or could not be closed.
+    pub(crate) fn windows(&self) -> Vec<Window> {
+        let open = self.window.get().map(|open| open.window());
+        self.unsealed.borrow().iter().copied().chain(open).collect()
+    }
+
+    /// Calls `f` with granules that are its own, but for its reservations.
+    pub(crate) fn for_each_own(&self, mut f: impl FnMut(Run)) {
+        let pages = &self.shared().pages;
+        let rest = self.claim.get().rest();
+        if rest.len > 0 {
+            f(pages.run(rest));
+        }
+        self.holes.borrow().for_each(&mut f);
+        self.unsynced.borrow().runs().iter().for_each(|run| f(*run));
+        self.withheld.borrow().iter().for_each(|span| f(pages.run(*span)));
+    }
+
+    /// Whether it has reservations, which then count as of before the fork.
+    pub(crate) fn inherit(&self) -> bool {
+        let count = self.reservations.get() & !INHERITED;
+        self.reservations.set(if count > 0 { count | INHERITED } else { 0 });
+        count > 0
+    }
+
+    /// Joins the new collector of a forked child, pinned if it was. What it was
+    /// about to retire is retired anew. Keeps no claim if the arena is lost.
+    ///
+    /// # Safety
+    ///
+    /// No other thread is there, and this one is in no call of the collector's.
+    pub(crate) unsafe fn after_fork(&self, lost: bool) {
+        let local = self.shared().collector.register();
+        // SAFETY: the cell is this thread's.
+        let is_pinned = unsafe { (*self.pin.get()).is_some() };
+        let pin = is_pinned.then(|| local.pin());
+        // The old one is of a collector that is gone: it is not dropped.
+        // SAFETY: as above.
+        unsafe { ptr::write(self.pin.get(), pin) };
+        // SAFETY: from the caller.
+        unsafe { self.local.renew(local) };
+        drop(self.batch.take());
+        if lost {
+            self.claim.set(Claim::EMPTY);
+            drop((self.holes.take(), self.unsynced.take()));
+        }
     }
 
     /// Counts an executor of `bytes` as retired.
@@ -197,6 +292,13 @@ impl ThreadState {
         if full {
             self.seal();
         }
+    }
+
+    /// Retires what nobody runs, can reach or looks at any more. Lock-free;
+    /// allocates.
+    pub(crate) fn retire_ripe(&self, dead: Dead) {
+        let batch = Batch::of(dead, self.shared().weight(dead));
+        self.record().ripe.batches().push(batch);
     }
 
     /// Defers the current batch: it ripens once every pin of now has ended.
@@ -279,7 +381,7 @@ impl Drop for ThreadState {
         self.set_pin(None);
         // SAFETY: dropped nowhere else. Before the handle below: what it has
         // deferred goes to the collector while that, and the arena, exist.
-        unsafe { ManuallyDrop::drop(&mut self.local) };
+        drop(unsafe { self.local.take() });
         // SAFETY: the stock, and the handle of this state itself.
         unsafe { drop_refs(self.shared, self.stock.get() + 1) };
     }

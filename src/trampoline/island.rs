@@ -35,11 +35,13 @@ struct Island {
 /// The islands of a zone, newest first.
 pub(super) struct Islands {
     newest: AtomicPtr<Island>,
+    /// Granules of islands that were given back, unseen.
+    given_back: AtomicUsize,
 }
 
 impl Islands {
     pub(super) fn new() -> Self {
-        Self { newest: AtomicPtr::new(ptr::null_mut()) }
+        Self { newest: AtomicPtr::new(ptr::null_mut()), given_back: AtomicUsize::new(0) }
     }
 
     /// Granules for the calling thread alone, whole write units, at least
@@ -88,9 +90,30 @@ impl Islands {
         }
     }
 
+    /// Gives granules back that [`take`](Self::take) handed out and nobody has
+    /// seen since. Wait-free; they become a hole as abandoned reservations do.
+    pub(super) fn give_back(&self, thread: &ThreadState, run: Run) {
+        thread.abandon(thread.shared().pages.span(run));
+        // Relaxed: a statistic.
+        self.given_back.fetch_add(run.len, Ordering::Relaxed);
+    }
+
+    /// Calls `f` with what was handed out to nobody yet.
+    pub(super) fn unused(&self, mut f: impl FnMut(Run)) {
+        // Acquire: as in `take`.
+        let mut at = self.newest.load(Ordering::Acquire);
+        // SAFETY: as in `take`.
+        while let Some(island) = unsafe { at.as_ref() } {
+            // Relaxed: exact only while nobody takes.
+            let used = island.used.load(Ordering::Relaxed).min(island.run.len);
+            f(Run::new(island.run.start + used, island.run.len - used));
+            at = island.older;
+        }
+    }
+
     /// Granules of all islands.
     pub(super) fn granules(&self) -> usize {
-        let mut granules = 0;
+        let mut granules = 0_usize;
         // Acquire: as in `take`.
         let mut at = self.newest.load(Ordering::Acquire);
         // SAFETY: as in `take`.
@@ -99,7 +122,9 @@ impl Islands {
             granules += island.run.len;
             at = island.older;
         }
-        granules
+        // Relaxed: a statistic. Read last, so possibly of an island that is too
+        // new to be counted.
+        granules.saturating_sub(self.given_back.load(Ordering::Relaxed))
     }
 }
 
@@ -111,7 +136,8 @@ fn claim(thread: &ThreadState, pages: &Range<usize>, need: usize) -> Option<Run>
     let find = |need| claim_in(shared, pages, need, long);
     find(long).or_else(|| find(need)).or_else(|| {
         // Full, so nothing that could be free may stay retired.
-        recycle::reclaim(thread).then(|| find(need)).flatten()
+        recycle::reclaim(thread);
+        find(need)
     })
 }
 

@@ -180,6 +180,11 @@ impl Trampolines {
         self.zones.iter().map(|zone| zone.islands.granules() * GRANULE).sum()
     }
 
+    /// Calls `f` with what of the islands was handed out to nobody yet.
+    pub(crate) fn unused(&self, mut f: impl FnMut(Run)) {
+        self.zones.iter().for_each(|zone| zone.islands.unused(&mut f));
+    }
+
     /// All there are, by address.
     pub(crate) fn list(&self) -> Vec<Trampoline> {
         let mut all = Vec::new();
@@ -293,7 +298,7 @@ fn add(thread: &ThreadState, number: usize, targets: &[usize]) -> Result<usize, 
         known.insert(targets[0], span.start);
     }
     if let Err(error) = write(thread, span, targets) {
-        thread.abandon(span);
+        islands.give_back(thread, run);
         return Err(error.into());
     }
     let mut first = None;
@@ -309,7 +314,7 @@ fn add(thread: &ThreadState, number: usize, targets: &[usize]) -> Result<usize, 
         used.fill(true);
     }
     for at in (0..run.len).filter(|at| !used[*at]) {
-        thread.abandon(shared.pages.span(Run::new(run.start + at, 1)));
+        islands.give_back(thread, Run::new(run.start + at, 1));
     }
     // `targets` is not empty.
     Ok(first.unwrap_or(span.start))

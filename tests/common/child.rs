@@ -62,7 +62,9 @@ pub(crate) fn run_with(
     change: impl FnOnce(&mut Command) -> &mut Command,
 ) -> Ended {
     let mut command = Command::new(env::current_exe().unwrap());
-    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(PART, part);
+    command
+        .args([test, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"])
+        .env(PART, part);
     let output = change(&mut command).output().unwrap();
     let ended = Ended {
         status: output.status,

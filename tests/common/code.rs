@@ -143,7 +143,7 @@ mod imp {
 mod imp {
     pub(super) const RETURN: &[u8] = &0xD65F_03C0_u32.to_le_bytes();
     pub(super) const LOAD_DATA_LEN: usize = 8;
-    pub(super) const TRAPS: u32 = 0xD420_0000;
+    pub(super) const TRAPS: u32 = 0xD420_0020;
 
     fn words(words: &[u32]) -> Vec<u8> {
         words.iter().flat_map(|word| word.to_le_bytes()).collect()

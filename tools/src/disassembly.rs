@@ -20,7 +20,7 @@ pub(crate) type Naming<'a> = &'a dyn Fn(usize) -> Option<String>;
 /// let mut thread = arena.attach()?;
 /// let executor = thread.install(&[0xB8, 42, 0, 0, 0, 0xC3], &[])?;
 /// let text = jit_arena_tools::disassemble(&arena.dump()?, &|_| None);
-/// assert!(text.contains("mov $0x2A,%eax"), "{text}");
+/// assert!(text.contains("mov $0x2a,%eax"), "{text}");
 /// # }
 /// # Ok(())
 /// # }
@@ -29,7 +29,9 @@ pub(crate) type Naming<'a> = &'a dyn Fn(usize) -> Option<String>;
 pub fn disassemble(dump: &Dump, name: &dyn Fn(usize) -> Option<String>) -> String {
     let mut text = String::new();
     let resolve = |address: usize| {
-        if let Some(jump) = dump.trampolines.iter().find(|it| it.address == address) {
+        let jump = dump.trampolines.binary_search_by_key(&address, |it| it.address);
+        if let Ok(at) = jump {
+            let jump = dump.trampolines[at];
             let target = name(jump.target).unwrap_or_else(|| format!("{:#x}", jump.target));
             return Some(format!("trampoline:{target}"));
         }
@@ -68,6 +70,7 @@ fn instructions(text: &mut String, entry: usize, code: &[u8], name: Naming<'_>) 
     use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter, Instruction};
     let mut formatter = GasFormatter::new();
     formatter.options_mut().set_branch_leading_zeros(false);
+    formatter.options_mut().set_uppercase_hex(false);
     formatter.options_mut().set_small_hex_numbers_in_decimal(false);
     let decoder = Decoder::with_ip(64, code, entry as u64, DecoderOptions::NONE);
     for instruction in decoder {

@@ -2,7 +2,8 @@
 //!
 //! An executable file without segments whose only text section has no bytes (the
 //! code is in the process) and lies where the code does, with a symbol for each
-//! piece and, if clients gave any, their unwind information as its `.eh_frame`.
+//! piece and, of those clients who gave them, unwind information as its
+//! `.eh_frame` and [line tables](crate::lines).
 //!
 //! Source: the System V ABI, generic part, chapters 4 and 5.
 
@@ -11,6 +12,8 @@ use object::Endianness;
 use object::elf;
 use object::write::elf::{FileHeader, SectionHeader, Sym, Writer};
 
+use crate::lines::{self, SourceLine};
+
 /// `e_machine` of code on this processor.
 #[cfg(target_arch = "x86_64")]
 pub(crate) const MACHINE: u16 = elf::EM_X86_64;
@@ -18,27 +21,27 @@ pub(crate) const MACHINE: u16 = elf::EM_X86_64;
 #[cfg(target_arch = "aarch64")]
 pub(crate) const MACHINE: u16 = elf::EM_AARCH64;
 
+/// Alignment of sections' bytes in the file.
+const ALIGN: usize = 8;
+
 /// A piece of code with its name.
 #[derive(Clone, Debug)]
 pub(crate) struct Piece {
     pub(crate) code: Span,
     pub(crate) name: String,
+    pub(crate) lines: Vec<SourceLine>,
     pub(crate) eh_frame: Vec<u8>,
 }
 
-/// The ELF file of `pieces`, by rising address and at least one.
-pub(crate) fn file_of(pieces: &[&Piece]) -> Result<Vec<u8>, object::write::Error> {
+/// The ELF file of `pieces`, by rising address and at least one; `None` if it
+/// would be beyond what its fields can tell, 4 GiB.
+pub(crate) fn file_of(pieces: &[&Piece]) -> Option<Vec<u8>> {
     let start = pieces.iter().map(|piece| piece.code.start).min().unwrap_or(0);
     let end = pieces.iter().map(|piece| piece.code.end()).max().unwrap_or(0);
-    let mut frames: Vec<u8> = Vec::new();
-    for piece in pieces {
-        frames.extend(without_end(&piece.eh_frame));
-        // Lengths count from their own end, so entries may follow each other.
-        frames.resize(frames.len().next_multiple_of(4), 0);
-    }
-    let has_frames = !frames.is_empty();
-    if has_frames {
-        frames.extend([0; 4]);
+    let mut sections = lines::sections_of(pieces).ok()?;
+    let frames = frames_of(pieces);
+    if !frames.is_empty() {
+        sections.push((".eh_frame", frames));
     }
 
     let mut file = Vec::new();
@@ -47,11 +50,11 @@ pub(crate) fn file_of(pieces: &[&Piece]) -> Result<Vec<u8>, object::write::Error
     writer.reserve_null_section_index();
     let text_name = writer.add_section_name(b".text");
     let text = writer.reserve_section_index();
-    let frames_name = writer.add_section_name(b".eh_frame");
-    let mut frames_at = 0;
-    if has_frames {
+    let mut places = Vec::new();
+    for (name, bytes) in &sections {
+        let name = writer.add_section_name(name.as_bytes());
         writer.reserve_section_index();
-        frames_at = writer.reserve(frames.len(), 8);
+        places.push((name, writer.reserve(bytes.len(), ALIGN)));
     }
     writer.reserve_null_symbol_index();
     let mut names = Vec::new();
@@ -67,17 +70,18 @@ pub(crate) fn file_of(pieces: &[&Piece]) -> Result<Vec<u8>, object::write::Error
     writer.reserve_shstrtab();
     writer.reserve_section_headers();
 
-    writer.write_file_header(&FileHeader {
+    let header = writer.write_file_header(&FileHeader {
         os_abi: elf::ELFOSABI_NONE,
         abi_version: 0,
         e_type: elf::ET_EXEC,
         e_machine: MACHINE,
         e_entry: 0,
         e_flags: 0,
-    })?;
-    if has_frames {
-        writer.write_align(8);
-        writer.write(&frames);
+    });
+    header.ok()?;
+    for (_, bytes) in &sections {
+        writer.write_align(ALIGN);
+        writer.write(bytes);
     }
     writer.write_null_symbol();
     for (piece, name) in pieces.iter().zip(names) {
@@ -106,25 +110,41 @@ pub(crate) fn file_of(pieces: &[&Piece]) -> Result<Vec<u8>, object::write::Error
         sh_addralign: 16,
         sh_entsize: 0,
     });
-    if has_frames {
+    for ((section, bytes), (name, at)) in sections.iter().zip(places) {
+        // Debuggers read the file's bytes; nothing lies at an address. gdb
+        // takes frames only from a section that says it does.
+        let flags = if *section == ".eh_frame" { elf::SHF_ALLOC } else { 0 };
         writer.write_section_header(&SectionHeader {
-            name: Some(frames_name),
+            name: Some(name),
             sh_type: elf::SHT_PROGBITS,
-            // Debuggers read the file's bytes; nothing lies at an address.
-            sh_flags: u64::from(elf::SHF_ALLOC),
+            sh_flags: u64::from(flags),
             sh_addr: 0,
-            sh_offset: frames_at as u64,
-            sh_size: frames.len() as u64,
+            sh_offset: at as u64,
+            sh_size: bytes.len() as u64,
             sh_link: 0,
             sh_info: 0,
-            sh_addralign: 8,
+            sh_addralign: ALIGN as u64,
             sh_entsize: 0,
         });
     }
     writer.write_symtab_section_header(1);
     writer.write_strtab_section_header();
     writer.write_shstrtab_section_header();
-    Ok(file)
+    Some(file)
+}
+
+/// The unwind information of all pieces, one behind the other.
+fn frames_of(pieces: &[&Piece]) -> Vec<u8> {
+    let mut frames: Vec<u8> = Vec::new();
+    for piece in pieces {
+        frames.extend(without_end(&piece.eh_frame));
+        // Lengths count from their own end, so entries may follow each other.
+        frames.resize(frames.len().next_multiple_of(4), 0);
+    }
+    if !frames.is_empty() {
+        frames.extend([0; 4]);
+    }
+    frames
 }
 
 /// The entries of `.eh_frame` bytes, up to the zero length that ends them.

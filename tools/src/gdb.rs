@@ -7,6 +7,13 @@
 //! out and put back as code comes and goes in it. A debugger that attaches
 //! later reads the whole list.
 //!
+//! Names, lines and unwind information are those of each piece's
+//! [`Symbol`]. Breakpoints in such code are `hbreak`, hardware's: a software one
+//! is an instruction written over another, and memory that is shared and not
+//! writable is not even a debugger's to write. Under
+//! [`Strategy::Mprotect`](jit_arena::Strategy::Mprotect), whose memory is private,
+//! `break` works as well.
+//!
 //! The list is the process's, so it has one lock for all arenas. The symbols
 //! must be there once: another JIT in the process that defines them (LLVM's)
 //! clashes when it is linked.
@@ -20,6 +27,7 @@ use std::sync::{Arc, Mutex};
 use jit_arena::{CodeInfo, Span, Symbol, Tool};
 
 use crate::elf::{Piece, file_of};
+use crate::lines::{lines_of, without_zeros};
 use crate::lock;
 
 /// Bits of an address within a chunk.
@@ -87,8 +95,7 @@ impl Chunk {
         if pieces.is_empty() {
             return;
         }
-        // A file that cannot be written (names beyond 4 GiB) is not told of.
-        self.registered = file_of(&pieces).ok().map(Registered::new);
+        self.registered = file_of(&pieces).map(Registered::new);
     }
 }
 
@@ -96,7 +103,8 @@ impl Tool for Gdb {
     fn published(&self, code: &CodeInfo, _: &[u8], symbol: &Symbol<'_>) {
         let piece = Piece {
             code: code.code,
-            name: symbol.name().replace('\0', " "),
+            name: without_zeros(symbol.name()),
+            lines: lines_of(symbol.source_lines(), code.code.len),
             eh_frame: symbol.unwind_information().to_vec(),
         };
         let mut chunks = lock(&self.chunks);
@@ -149,6 +157,8 @@ const UNREGISTER: u32 = 2;
 /// Who has it may change the list.
 static LIST: Mutex<()> = Mutex::new(());
 
+// Used: debuggers read it, the program only writes it.
+#[used]
 #[unsafe(no_mangle)]
 static mut __jit_debug_descriptor: Descriptor =
     Descriptor { version: 1, action: 0, relevant: ptr::null_mut(), first: ptr::null_mut() };

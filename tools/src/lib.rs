@@ -14,6 +14,8 @@
 //! [published with a name](jit_arena::ThreadHandle::publish_named). They lock,
 //! each a lock of its own: among those who publish named code, or recycle.
 //!
+//! The [guide] goes through all that a runtime needs around its code.
+//!
 //! # Examples
 //!
 //! ```
@@ -43,8 +45,11 @@
 mod disassembly;
 mod elf;
 mod gdb;
+#[doc = include_str!("../GUIDE.md")]
+pub mod guide {}
 #[cfg(target_os = "linux")]
 mod jitdump;
+mod lines;
 mod names;
 mod perf_map;
 #[cfg(target_os = "linux")]

@@ -47,7 +47,6 @@ struct State {
 struct Line {
     len: usize,
     name: String,
-    recycled: bool,
 }
 
 impl PerfMap {
@@ -130,7 +129,7 @@ impl Tool for PerfMap {
     fn published(&self, code: &CodeInfo, _: &[u8], symbol: &Symbol<'_>) {
         let mut state = lock(&self.state);
         state.displace(code.code);
-        let line = Line { len: code.code.len, name: symbol.name().to_owned(), recycled: false };
+        let line = Line { len: code.code.len, name: symbol.name().to_owned() };
         let text = line_of(code.entry(), &line);
         state.lines.insert(code.entry(), line);
         let written = if state.stale > STALE.max(state.lines.len()) {
@@ -141,17 +140,13 @@ impl Tool for PerfMap {
         state.note(written);
     }
 
-    fn recycled(&self, entry: usize) {
-        if let Some(line) = lock(&self.state).lines.get_mut(&entry) {
-            line.recycled = true;
-        }
+    fn recycled(&self, _: usize) {
+        // Samples taken while it lived are still its own. What comes to lie there
+        // displaces it.
     }
 
-    fn unmapped(&self, region: Span) {
+    fn unmapped(&self, _: Span) {
         let mut state = lock(&self.state);
-        for (_, line) in state.lines.range_mut(region.start..region.end()) {
-            line.recycled = true;
-        }
         if state.stale > 0 {
             let written = state.rewrite(&self.path);
             state.note(written);

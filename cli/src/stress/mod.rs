@@ -5,10 +5,12 @@
 //! when a thread ends its successor follows the same [`course`]. The
 //! test runs in rounds. In a round threads do as they like; between rounds
 //! none is left, all counts must be exact, and the arena's invariants must
-//! hold. The mappings are audited from beginning to end.
+//! hold. The mappings are audited from beginning to end, and all threads are
+//! [profiled](profiler) by signal.
 
 mod course;
 mod ops;
+mod profiler;
 mod report;
 mod worker;
 
@@ -21,6 +23,7 @@ use jit_arena::{Arena, Executor, Strategy, ThreadHandle};
 
 use course::{Counts, Course, Shared, locked};
 use ops::SLOTS;
+use profiler::{Profile, Profiler};
 pub use report::StressReport;
 
 use crate::audit::Auditor;
@@ -37,6 +40,8 @@ pub enum Sabotage {
     Leak,
     /// Have a mapping that is writable and executable.
     Wx,
+    /// Take lookups in signal handlers to have found something else.
+    WrongLookup,
 }
 
 /// What is to be stressed how.
@@ -66,6 +71,7 @@ struct Seen {
     rounds: u64,
     peak_committed: u64,
     peak_live: u64,
+    profile: Profile,
 }
 
 /// Runs the stress test; `progress` is told now and then how long it has run.
@@ -107,6 +113,9 @@ fn audited(
         failure: Mutex::new(None),
         sabotage: options.sabotage,
     };
+    let wrong_lookup = options.sabotage == Some(Sabotage::WrongLookup);
+    let profiler = Profiler::start(&shared.arena, wrong_lookup)
+        .map_err(|source| Failure::System { what: "start the profiler", source })?;
     let mut courses: Vec<_> =
         (0..options.threads).map(|thread| Course::new(options.seed, thread)).collect();
     let mut seen = Seen::default();
@@ -121,11 +130,13 @@ fn audited(
             return Err(failure);
         }
         check_round(&shared, &courses)?;
+        seen.profile = profiler.check()?;
         // This thread is not attached: what is mailed last is dropped where
         // nobody has a handle.
         drop(std::mem::take(&mut *locked(&shared.mail)));
     }
     let time = started.elapsed();
+    drop(profiler);
     settle(shared, courses, seen, options, time)
 }
 

@@ -72,6 +72,10 @@ pub struct StressReport {
     pub call_max_ns: u64,
     /// Dropping or retiring an executor.
     pub drop_max_ns: u64,
+    /// Signals whose handlers looked the interrupted place up.
+    pub profiled_signals: u64,
+    /// Those that interrupted code of the arena, all of it found.
+    pub profiled_in_code: u64,
     /// Different mappings of the process seen writable and executable; `None`
     /// where the system does not tell.
     pub wx_mappings_seen: Option<usize>,
@@ -123,6 +127,8 @@ impl StressReport {
             install_max_ns: counts.install.max(),
             call_max_ns: counts.call.max(),
             drop_max_ns: counts.drop.max(),
+            profiled_signals: seen.profile.signals,
+            profiled_in_code: seen.profile.inside,
             wx_mappings_seen: None,
             wx_audit: String::new(),
             wx_readings: 0,

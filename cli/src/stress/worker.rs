@@ -9,7 +9,7 @@ use jit_arena::{CodeLayout, Entry, Executor, Reservation, Slot, SlotError, Threa
 
 use super::course::{Course, Held, Shared, locked};
 use super::ops::{Fate, Op, slot_of};
-use super::{Sabotage, ops};
+use super::{Sabotage, ops, profiler};
 use crate::check::{self, Bytes, Outcome};
 use crate::code::Program;
 use crate::failure::Check;
@@ -160,6 +160,7 @@ impl<'s> Worker<'s> {
 
     fn part(&mut self, executor: Option<Executor>, fate: Fate) {
         let Some(executor) = executor else { return };
+        profiler::dropping(executor.addr());
         let before = Instant::now();
         match fate {
             Fate::Retire => self.handle.retire(executor),
@@ -189,7 +190,8 @@ impl<'s> Worker<'s> {
 
     fn outcome(&self, entry: Entry<'_>, argument: u64) -> Outcome {
         // SAFETY: all executors of this arena are programs of the full tier.
-        let mut got = unsafe { check::call(entry, argument) };
+        let call = || unsafe { check::call(entry, argument) };
+        let mut got = profiler::running(entry.addr(), call);
         if self.shared.sabotage == Some(Sabotage::WrongAnswer) {
             got.answer ^= 1;
         }

@@ -17,10 +17,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 mod scenarios {
     use std::error::Error;
     use std::hint::black_box;
-    use std::sync::Mutex;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Arc, Mutex};
 
-    use jit_arena::{Arena, CodeLayout, Executor, Reservation, Strategy, ThreadHandle};
+    use jit_arena::{
+        Arena, CodeInfo, CodeLayout, Executor, Pressure, Reservation, Span, Strategy, Symbol,
+        ThreadHandle, Tool,
+    };
 
     type Done<T> = Result<T, Box<dyn Error>>;
 
@@ -98,6 +101,7 @@ mod scenarios {
                 reference_across_windows(count, black_box(3));
                 end();
             }
+            "around" => around(&arena, &code)?,
             "install" => in_two_claims(&arena, &mut thread, &code, install)?,
             "broken-install-counts" => {
                 in_two_claims(&arena, &mut thread, &code, |thread, code| {
@@ -205,6 +209,72 @@ mod scenarios {
                 }
             }
         }
+    }
+
+    /// The same on an arena that has nothing around it and on one that has
+    /// everything: a tool, a budget and callbacks. Then what finds code.
+    fn around(plain: &Arena, code: &[u8]) -> Done<()> {
+        let full = Arena::builder()
+            .reserve(16 << 20)
+            .strategy(Strategy::DualPkey)
+            .tool(Arc::new(Quiet))
+            .code_budget(8 << 20)
+            .on_pressure(Pressure::Committed, 4 << 20, |_, _| ())
+            .on_pressure(Pressure::Retired, 4 << 20, |_, _| ())
+            .build()?;
+        for arena in [plain, &full] {
+            let mut thread = arena.attach()?;
+            // The first takes a claim, the second finds all code loaded.
+            let kept = [install(&mut thread, code)?, install(&mut thread, code)?];
+            drop(install(&mut thread, code)?);
+            begin();
+            let executor = install(&mut thread, code)?;
+            end();
+            begin();
+            drop(black_box(executor));
+            end();
+            for name in [None, Some("named"), None, Some("named")] {
+                begin();
+                let executor = install_named(&mut thread, code, name)?;
+                end();
+                drop(executor);
+            }
+            drop(kept);
+        }
+        let mut thread = plain.attach()?;
+        let executor = install(&mut thread, code)?;
+        let last = executor.addr() + code.len() - 1;
+        for _ in 0..2 {
+            begin();
+            let found = plain.contains(black_box(last));
+            end();
+            begin();
+            let info = black_box(plain.lookup(black_box(last)));
+            end();
+            assert!(found && info.is_some());
+        }
+        Ok(())
+    }
+
+    /// A tool that does nothing with what it hears.
+    #[derive(Debug)]
+    struct Quiet;
+
+    impl Tool for Quiet {
+        fn published(&self, _: &CodeInfo, _: &[u8], _: &Symbol<'_>) {}
+        fn recycled(&self, _: usize) {}
+        fn unmapped(&self, _: Span) {}
+    }
+
+    /// An install step by step, with a name if there is one.
+    #[inline(never)]
+    fn install_named(thread: &mut ThreadHandle, code: &[u8], name: Option<&str>) -> Done<Executor> {
+        let mut reservation = thread.reserve(CodeLayout::new(code.len()))?;
+        thread.write().write_at(&mut reservation, 0, code)?;
+        Ok(match name {
+            Some(name) => thread.publish_named(reservation, &Symbol::new(name))?,
+            None => thread.publish(reservation)?,
+        })
     }
 
     #[inline(never)]

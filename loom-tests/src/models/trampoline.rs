@@ -38,7 +38,7 @@ pub(super) const MODELS: &[M] = &[
     M {
         name: "trampolines_counted",
         checks: &["T1", "A1"],
-        eager: Some(Bounds { preemptions: 3, least: 1 }),
+        eager: Some(Bounds { preemptions: 3, least: 1000 }),
         epoch: None,
         body: trampolines_counted,
     },

@@ -127,6 +127,21 @@ pub(super) fn aligned_candidate(len: usize, align: usize) -> Option<usize> {
     Some(addr.next_multiple_of(align))
 }
 
+/// Maps at `addr`, in place of what is there.
+///
+/// # Safety
+///
+/// The caller owns the range, and nothing needs what it shows.
+pub(super) unsafe fn map_over(
+    backing: Backing,
+    addr: usize,
+    len: usize,
+    access: Access,
+) -> OsResult<()> {
+    map_with(backing, addr, libc::MAP_FIXED, len, access).map(|_| ())
+}
+
+/// `MAP_FIXED` only with the promises of [`map_over`].
 fn map_with(
     backing: Backing,
     hint: usize,
@@ -150,8 +165,8 @@ fn map_with(
     // A reserve is address space, most of which is never touched: account
     // pages when they come.
     let flags = kind | libc::MAP_NORESERVE | fixed;
-    // SAFETY: without MAP_FIXED the call replaces no mapping; NOREPLACE fails
-    // rather than replace one. The descriptor, if any, is the caller's.
+    // SAFETY: without MAP_FIXED the call replaces no mapping, and NOREPLACE fails
+    // rather than replace one; who asks for it may. The descriptor, if any, is the caller's.
     let addr =
         unsafe { libc::mmap(pointer(hint), len, protection_bits(access), flags, fd, offset) };
     if addr == libc::MAP_FAILED {
@@ -173,6 +188,21 @@ pub(super) unsafe fn duplicate(addr: usize, len: usize) -> OsResult<usize> {
         return Err(last_error("mremap", len));
     }
     Ok(copy.expose_provenance())
+}
+
+/// As [`duplicate`], at `to` in place of what is there.
+///
+/// # Safety
+///
+/// As there, and the caller owns the range at `to`, which nothing needs.
+pub(super) unsafe fn duplicate_over(addr: usize, len: usize, to: usize) -> OsResult<()> {
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    // SAFETY: as in `duplicate`; what is replaced is the caller's.
+    let copy = unsafe { libc::mremap(pointer(addr), 0, len, flags, pointer(to)) };
+    if copy == libc::MAP_FAILED {
+        return Err(last_error("mremap(MREMAP_FIXED)", len));
+    }
+    Ok(())
 }
 
 /// # Safety
@@ -266,6 +296,18 @@ pub(super) unsafe fn discard(addr: usize, len: usize) -> OsResult<()> {
     // SAFETY: from the caller.
     let status = unsafe { libc::madvise(pointer(addr), len, libc::MADV_DONTNEED) };
     check(status, "madvise(MADV_DONTNEED)", len)
+}
+
+/// mseal(2), which has one number on both processors; since 6.10.
+///
+/// # Safety
+///
+/// The caller owns the range, and never changes the mapping again.
+pub(super) unsafe fn seal(addr: usize, len: usize) -> OsResult<()> {
+    const MSEAL: libc::c_long = 462;
+    // SAFETY: changes no byte and no right (caller).
+    let status = unsafe { libc::syscall(MSEAL, pointer(addr), len, 0) };
+    if status == 0 { Ok(()) } else { Err(last_error("mseal", len)) }
 }
 
 /// Size of the huge pages that a page-table entry can map.

@@ -5,7 +5,9 @@
 //! cores. Wrappers only: what is mapped with which rights is decided in
 //! `crate::protect`. Every errno is kept.
 
-use super::{Access, Backing, Key, KeyAccess, MemoryFile, OsError, OsResult, Place, Platform};
+use super::{
+    Access, Backing, ForkHandlers, Key, KeyAccess, MemoryFile, OsError, OsResult, Place, Platform,
+};
 use crate::arch;
 
 mod keys;
@@ -130,6 +132,51 @@ unsafe impl Platform for Linux {
     unsafe fn hide_from_children(&self, addr: usize, len: usize) -> OsResult<()> {
         // SAFETY: the caller owns the range.
         unsafe { memory::hide_from_children(addr, len) }
+    }
+
+    unsafe fn seal_mapping(&self, addr: usize, len: usize) -> OsResult<()> {
+        // SAFETY: of the caller's, who does not change it any more.
+        unsafe { memory::seal(addr, len) }
+    }
+
+    fn on_fork(&self, handlers: ForkHandlers) -> OsResult<()> {
+        let ForkHandlers { prepare, parent, child } = handlers;
+        // SAFETY: three functions that stay for as long as the process.
+        let errno = unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
+        let error = OsError { call: "pthread_atfork", bytes: 0, errno };
+        if errno == 0 { Ok(()) } else { Err(error) }
+    }
+
+    fn process_and_parent(&self) -> (i32, i32) {
+        // SAFETY: getpid(2) has no preconditions.
+        let own = unsafe { libc::getpid() };
+        // SAFETY: nor has getppid(2).
+        (own, unsafe { libc::getppid() })
+    }
+
+    unsafe fn map_over(
+        &self,
+        backing: Backing,
+        addr: usize,
+        len: usize,
+        access: Access,
+    ) -> OsResult<()> {
+        // SAFETY: a range of the caller's that nobody needs.
+        unsafe { memory::map_over(backing, addr, len, access) }
+    }
+
+    unsafe fn duplicate_over(&self, addr: usize, len: usize, to: usize) -> OsResult<()> {
+        // SAFETY: inside one shared mapping, onto a range of the caller's.
+        unsafe { memory::duplicate_over(addr, len, to) }
+    }
+
+    fn mappings_of(&self, addr: usize) -> Vec<(usize, usize)> {
+        place::mappings_of(addr)
+    }
+
+    unsafe fn copy_racing(&self, from: usize, to: usize, len: usize) {
+        // SAFETY: from the caller.
+        unsafe { arch::copy_racing(from, to, len) }
     }
 
     fn name_memory(&self, addr: usize, len: usize, name: &str) {

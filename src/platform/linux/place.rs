@@ -36,6 +36,31 @@ pub(super) fn candidates_now(len: usize, near: usize) -> Vec<usize> {
         .unwrap_or_default()
 }
 
+/// Every mapping of what is mapped at `addr`, told by device and inode (shared
+/// anonymous memory has them, too): address and length. None if the list cannot
+/// be read.
+pub(super) fn mappings_of(addr: usize) -> Vec<(usize, usize)> {
+    std::fs::read_to_string("/proc/self/maps").map(|maps| same_as(&maps, addr)).unwrap_or_default()
+}
+
+fn same_as(maps: &str, addr: usize) -> Vec<(usize, usize)> {
+    let all: Vec<_> = maps.lines().filter_map(mapping).collect();
+    let of = all.iter().find(|(span, _)| span.contains(Span::new(addr, 1))).map(|(_, of)| of);
+    let Some(of) = of.filter(|(_, inode)| *inode != "0") else { return Vec::new() };
+    let same = all.iter().filter(|(_, other)| other == of);
+    same.map(|(span, _)| (span.start, span.len)).collect()
+}
+
+/// Where the mapping of one line is, and its device and inode.
+fn mapping(line: &str) -> Option<(Span, (&str, &str))> {
+    let mut words = line.split_ascii_whitespace();
+    let (start, end) = words.next()?.split_once('-')?;
+    let start = usize::from_str_radix(start, 16).ok()?;
+    let end = usize::from_str_radix(end, 16).ok()?;
+    let (device, inode) = (words.nth(2)?, words.next()?);
+    Some((Span::new(start, end.checked_sub(start)?), (device, inode)))
+}
+
 fn candidates(maps: &str, len: usize, near: usize) -> Vec<usize> {
     let mut starts: Vec<usize> = gaps(maps).filter_map(|gap| nearest_in(gap, len, near)).collect();
     starts.sort_unstable_by_key(|&start| reach(start, len, near));
@@ -97,6 +122,15 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]
         assert!(gaps.iter().any(|gap| gap.start == heap_end + HEAP_ROOM));
         assert!(gaps.iter().all(|gap| gap.start <= 0x50_0000 || gap.start >= heap_end + HEAP_ROOM));
         assert!(gaps.iter().any(|gap| gap.end() == 0x7ffc_0000_0000 - STACK_ROOM));
+    }
+
+    #[test]
+    fn mappings_of_one_file_are_found_and_no_others() {
+        let two = vec![(0x4000_0000, 0x10_0000), (0x4020_0000, 0x10_0000)];
+        assert_eq!(same_as(MAPS, 0x4025_0000), two);
+        assert_eq!(same_as(MAPS, 0x45_0000), [(0x40_0000, 0x10_0000)]);
+        assert_eq!(same_as(MAPS, 0x55_0000), [], "of no file");
+        assert_eq!(same_as(MAPS, 0x1000), [], "nothing is there");
     }
 
     #[test]

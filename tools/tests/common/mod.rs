@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use jit_arena::{CodeLayout, Executor, Symbol, ThreadHandle};
+use jit_arena::{CodeLayout, Executor, Line, Symbol, ThreadHandle};
 
 /// Says which part of this program runs in a child process.
 pub(crate) const CHILD: &str = "JIT_ARENA_TOOLS_CHILD";
@@ -81,18 +81,29 @@ fn frame(entry: usize, end: usize, moves: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Installs code under a name, with what `describe` adds to it.
+/// Installs code under a name, with its unwind information.
 pub(crate) fn install(
     thread: &mut ThreadHandle,
     code: &[u8],
     name: &str,
     unwind: fn(usize) -> Vec<u8>,
 ) -> Executor {
+    install_lines(thread, code, name, &[], unwind)
+}
+
+/// Installs code under a name, with its lines and unwind information.
+pub(crate) fn install_lines(
+    thread: &mut ThreadHandle,
+    code: &[u8],
+    name: &str,
+    lines: &[Line<'_>],
+    unwind: fn(usize) -> Vec<u8>,
+) -> Executor {
     let mut place = thread.reserve(CodeLayout::new(code.len())).unwrap();
     thread.write().write_at(&mut place, 0, code).unwrap();
     let frame = unwind(place.entry());
     // SAFETY: the tests give code with its own unwind information, or none.
-    let symbol = unsafe { Symbol::new(name).eh_frame(&frame) };
+    let symbol = unsafe { Symbol::new(name).lines(lines).eh_frame(&frame) };
     thread.publish_named(place, &symbol).unwrap()
 }
 

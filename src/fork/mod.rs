@@ -1,0 +1,280 @@
+//! fork: parent and child both go on running, installing and freeing code, and
+//! neither sees what the other writes.
+//!
+//! The views are shared memory, so without more a child would run its parent's
+//! code as that is recycled. Threads other than the one that forks are not in
+//! the child, at whatever they were doing; what they had is adopted there.
+//!
+//! ```text
+//!             prepare                  fork              parent
+//!  parent ──▶ gate closed, lots   ──▶   │ ──▶ copies what is committed ──▶ gate
+//!             over, fresh memory        │     into the fresh memory        open
+//!             mapped for staging        │               │ done
+//!  child                                └──▶ waits ─────▼──▶ fresh memory in the
+//!                                            place of the views; books put in
+//!                                            order (see child.rs)
+//! ```
+//!
+//! *Why the parent copies, after the fork.* The child must get everything that
+//! was published when it came to be, so the copy can be made only after that;
+//! until it is made nothing may be recycled, which is the parent's to hold off.
+//! A parent that waited for its child would hang when that is stopped or killed.
+//! Here it waits for nobody; the child waits for its parent, and if that ends
+//! meanwhile, so that nothing can change any more, copies by itself from the
+//! views it inherited.
+//!
+//! *Why a cut is enough.* The child's books are a copy of the parent's, taken
+//! page by page while other threads write. The kernel write-protects each page,
+//! and no thread's later writes reach the child once one was held up, so what
+//! the child has of each thread is a beginning of what it did, and of two
+//! writes of which one came after the other never the later alone. Every
+//! moment is legal for a lock-free structure; what was begun and not finished is
+//! found by comparing the books with each other ([`mod@child`]).
+//!
+//! Owns: `[F1]`, `[F2]`, `[F3]`. Sources: pthread_atfork(3), fork(2).
+
+use core::cell::UnsafeCell;
+use core::ptr::NonNull;
+use core::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::sleep;
+use std::time::Instant;
+
+use crate::arena::Shared;
+use crate::platform::{ForkHandlers, OsError, OsResult, Platform};
+use crate::protect::Fresh;
+
+mod child;
+mod control;
+mod gate;
+mod renewable;
+
+pub(crate) use child::{Inherited, resolved};
+pub(crate) use gate::Gate;
+pub(crate) use renewable::Renewable;
+
+use control::Control;
+
+/// Longest that a fork waits for lots under way. One takes milliseconds; one
+/// that takes longer waits for a lock that this thread has.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An arena whose memory children get a copy of.
+struct Member(NonNull<Shared>);
+
+// SAFETY: `Shared` is Sync, and leaves the list before it is freed.
+unsafe impl Send for Member {}
+
+impl Member {
+    fn get(&self) -> &Shared {
+        // SAFETY: on the list, and so alive: `forget` waits for the lock.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+/// The arenas of this process, and whether handlers are registered.
+struct Members {
+    arenas: Vec<Member>,
+    registered: bool,
+}
+
+static MEMBERS: Mutex<Members> = Mutex::new(Members { arenas: Vec::new(), registered: false });
+
+/// The fork under way. Whoever has `MEMBERS` locked has it.
+struct UnderWay(UnsafeCell<Option<Forking>>);
+
+// SAFETY: accessed by the thread that holds the lock only.
+unsafe impl Sync for UnderWay {}
+
+static UNDER_WAY: UnderWay = UnderWay(UnsafeCell::new(None));
+
+/// From before a fork to after it.
+struct Forking {
+    /// Locked meanwhile: no arena comes or goes, and one fork is at a time.
+    members: MutexGuard<'static, Members>,
+    /// As many as there are arenas, in their order.
+    plans: Vec<Plan>,
+    control: Option<Control>,
+    parent: i32,
+}
+
+/// What is to become of an arena in the child.
+struct Plan {
+    /// Whether nobody was recycling when the fork came.
+    is_quiet: bool,
+    /// For shared memory.
+    fresh: Option<OsResult<Fresh>>,
+}
+
+fn lock() -> MutexGuard<'static, Members> {
+    MEMBERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has children get a copy of an arena's memory from now on, if the machine
+/// forks.
+///
+/// # Errors
+///
+/// No handlers could be registered.
+pub(crate) fn watch(shared: NonNull<Shared>, platform: &dyn Platform) -> OsResult<()> {
+    let mut members = lock();
+    if !members.registered {
+        let handlers = ForkHandlers { prepare, parent, child };
+        match platform.on_fork(handlers) {
+            Ok(()) => members.registered = true,
+            // A simulated machine, whose processes do not fork.
+            Err(OsError { errno: libc::ENOTSUP, .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    members.arenas.push(Member(shared));
+    Ok(())
+}
+
+/// An arena is about to be freed. Waits for a fork under way.
+pub(crate) fn forget(shared: NonNull<Shared>) {
+    lock().arenas.retain(|member| member.0 != shared);
+}
+
+/// Takes the fork under way out.
+fn under_way() -> Option<Forking> {
+    // SAFETY: called between `prepare` and the handlers after the fork, on the
+    // thread that holds the lock.
+    unsafe { (*UNDER_WAY.0.get()).take() }
+}
+
+extern "C" fn prepare() {
+    let members = lock();
+    let plans = members.arenas.iter().map(|member| plan(member.get())).collect::<Vec<_>>();
+    let has_shared = plans.iter().any(|plan| plan.fresh.is_some());
+    let platform = members.arenas.first().map(|member| member.get().region.platform());
+    let control = platform.filter(|_| has_shared).and_then(|on| Control::new(on, plans.len()));
+    let parent = platform.map_or(0, |platform| platform.process_and_parent().0);
+    let forking = Forking { members, plans, control, parent };
+    // SAFETY: this thread has the lock.
+    unsafe { *UNDER_WAY.0.get() = Some(forking) };
+}
+
+/// Closes an arena's gate and makes what its child needs.
+fn plan(shared: &Shared) -> Plan {
+    shared.gate.close();
+    let begun = Instant::now();
+    // Once is enough: who comes from now on goes again at once.
+    let is_quiet = loop {
+        match shared.gate.is_empty() {
+            false if begun.elapsed() < PATIENCE => std::thread::yield_now(),
+            is_empty => break is_empty,
+        }
+    };
+    let region = &shared.region;
+    let fresh = region.protection().is_shared().then(|| region.fresh(shared.report.memory));
+    Plan { is_quiet, fresh }
+}
+
+extern "C" fn parent() {
+    let Some(forking) = under_way() else { return };
+    let Forking { members, plans, control, .. } = forking;
+    let mut fresh = Vec::new();
+    for (at, (member, plan)) in members.arenas.iter().zip(plans).enumerate() {
+        let shared = member.get();
+        if let (Some(Ok(one)), Some(control)) = (plan.fresh, &control) {
+            if copy(shared, &one, || control.show_life()).is_ok() {
+                control.set_copied(at);
+            }
+            fresh.push((shared, one));
+        }
+        if shared.lost.get().is_none() {
+            shared.gate.open();
+        }
+    }
+    if let Some(control) = &control {
+        control.set_done();
+    }
+    for (shared, one) in fresh {
+        one.finish(shared.region.platform(), false);
+    }
+    finish(control, &members);
+}
+
+extern "C" fn child() {
+    let Some(forking) = under_way() else { return };
+    let Forking { members, plans, control, parent } = forking;
+    let platform = members.arenas.first().map(|member| member.get().region.platform());
+    // What is the parent's to copy is copied, or the parent is no more.
+    let parent_is_gone = match (&control, platform) {
+        (Some(control), Some(platform)) => !await_parent(control, platform, parent),
+        _ => false,
+    };
+    for (at, (member, plan)) in members.arenas.iter().zip(plans).enumerate() {
+        let shared = member.get();
+        let fresh = plan.fresh.and_then(|fresh| {
+            let fresh = fresh.ok()?;
+            let control = control.as_ref()?;
+            // Nobody writes any more what the parent's threads wrote.
+            let is_whole =
+                control.is_copied(at) || (parent_is_gone && copy(shared, &fresh, || {}).is_ok());
+            if is_whole {
+                return Some(fresh);
+            }
+            fresh.finish(shared.region.platform(), false);
+            None
+        });
+        // SAFETY: [F2] in a child just forked this thread is all there is.
+        unsafe { child::settle(member.0, fresh, plan.is_quiet) };
+    }
+    finish(control, &members);
+}
+
+fn finish(control: Option<Control>, members: &Members) {
+    let platform = members.arenas.first().map(|member| member.get().region.platform());
+    if let (Some(control), Some(platform)) = (control, platform) {
+        control.release(platform);
+    }
+}
+
+/// Copies what is committed, whoever writes there meanwhile: what was published
+/// when the fork came does not change before the gate opens, `[F1]`. System
+/// calls.
+fn copy(shared: &Shared, fresh: &Fresh, show_life: impl Fn()) -> OsResult<()> {
+    /// Bytes between two signs of life.
+    const STRETCH: usize = 1 << 20;
+    let platform = shared.region.platform();
+    let start = shared.region.span().start;
+    for span in shared.pages.resident_spans() {
+        for from in (span.start..span.end()).step_by(STRETCH) {
+            let len = STRETCH.min(span.end() - from);
+            let to = fresh.staging_at(from - start);
+            // SAFETY: inside the staging view, which is ours.
+            unsafe { platform.populate(to, len) }?;
+            // SAFETY: present, in the executable view and in the staging view.
+            unsafe { platform.copy_racing(from, to, len) };
+            show_life();
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the parent is done; false if it ended before.
+fn await_parent(control: &Control, platform: &dyn Platform, parent: i32) -> bool {
+    /// How long a parent may be silent whose end cannot be seen.
+    const SILENCE: Duration = Duration::from_secs(10);
+    // In a process namespace of its own the child does not see its parent.
+    let sees_parent = platform.process_and_parent().1 == parent;
+    let (mut pause, mut heard) = (Duration::from_micros(20), Instant::now());
+    let mut signs = control.signs_of_life();
+    while !control.is_done() {
+        if sees_parent {
+            if platform.process_and_parent().1 != parent {
+                // What it did last counts.
+                return control.is_done();
+            }
+        } else if control.signs_of_life() != signs {
+            (signs, heard) = (control.signs_of_life(), Instant::now());
+        } else if heard.elapsed() > SILENCE {
+            return control.is_done();
+        }
+        sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(1));
+    }
+    true
+}

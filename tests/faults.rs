@@ -1,0 +1,231 @@
+//! A machine that fails: a whole scenario is repeated once for each system call
+//! it makes, with that one call refused, and once more with it and all later
+//! ones of its kind refused. After each: a typed error or the next rung of the
+//! ladder, nothing lost, and an arena that goes on working.
+//!
+//! Needs the feature `model`, which the tests of the workspace have.
+
+#![cfg(all(target_os = "linux", feature = "model"))]
+
+mod common;
+
+use std::error::Error;
+use std::fs;
+use std::sync::Arc;
+
+use common::child;
+use common::{KIB, RESERVE, call, constant, install, maps};
+use jit_arena::platform::faulty::{Faulty, Kind};
+use jit_arena::platform::native;
+use jit_arena::{Arena, CodeLayout, Executor, OsError, Strategy, ThreadHandle};
+
+/// The error that a refused call of this kind gives.
+fn errno(kind: Kind) -> i32 {
+    match kind {
+        Kind::CreateFile | Kind::SealFile | Kind::Protect => libc::EPERM,
+        Kind::KeyAlloc => libc::ENOSPC,
+        Kind::RegisterSyncCore | Kind::SyncCore => libc::ENOSYS,
+        _ => libc::ENOMEM,
+    }
+}
+
+/// What a run of the scenario met.
+#[derive(Default)]
+struct Met {
+    /// Typed errors, each of the system's.
+    errors: usize,
+    /// What the arena counted and tries again.
+    refusals: u64,
+    /// Children that went on without memory.
+    lost: usize,
+}
+
+impl Met {
+    /// The value, or else a note of an error that the system is the cause of.
+    fn or_note<T, E: Error + 'static>(&mut self, result: Result<T, E>, expected: i32) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.errors += 1;
+                let seen = os_error(&error);
+                assert_eq!(seen.map(|os| os.errno), Some(expected), "{error:?}");
+                None
+            }
+        }
+    }
+}
+
+/// The system's error at the bottom of another.
+fn os_error(error: &(dyn Error + 'static)) -> Option<OsError> {
+    let mut at = Some(error);
+    while let Some(error) = at {
+        if let Some(os) = error.downcast_ref::<OsError>() {
+            return Some(*os);
+        }
+        at = error.source();
+    }
+    None
+}
+
+/// Everything that makes system calls: building, committing, windows, lots,
+/// trampolines, giving back, forking, the end.
+fn scenario(machine: &Arc<Faulty>, strategy: Strategy, expected: i32) -> Met {
+    let mut met = Met::default();
+    let builder = Arena::builder().reserve(RESERVE).strategy(strategy).huge_pages(true);
+    let Some(arena) = met.or_note(builder.build_on(Arc::clone(machine) as _), expected) else {
+        return met;
+    };
+    let mut thread = arena.attach().unwrap();
+    let mut executors: Vec<(Executor, u32)> = Vec::new();
+    for round in 0..3 {
+        for number in 0..30_u32 {
+            let mut code = constant(number);
+            code.resize(code.len() + number as usize * 100 / 4 * 4, 0);
+            let installed = met.or_note(thread.install(&code, &[]), expected);
+            executors.extend(installed.map(|executor| (executor, number)));
+        }
+        // Longer than a code page.
+        if let Some(long) = met.or_note(thread.install(&[0; 150 * KIB], &[]), expected) {
+            drop(long);
+        }
+        batch(&mut thread, &mut executors, &mut met, expected);
+        let target = 0x1000 + round * 64;
+        met.or_note(arena.trampoline(target), expected);
+        executors.retain(|(_, number)| number % 3 != round as u32);
+        thread.collect();
+        for (executor, number) in &executors {
+            assert_eq!(call(&thread, executor), *number);
+        }
+        // Abandoned granules and holes alike are accounted for, whatever failed.
+        arena.verify().unwrap();
+    }
+    met.lost += fork(&arena, &mut thread, &executors);
+    met.refusals = arena.stats().refusals;
+    machine.heal();
+    // It goes on working.
+    executors.push((install(&mut thread, 77), 77));
+    for (executor, number) in &executors {
+        assert_eq!(call(&thread, executor), *number);
+    }
+    executors.clear();
+    thread.collect();
+    arena.verify().unwrap();
+    let stats = arena.stats();
+    assert_eq!((stats.live_executors, stats.retired_executors), (0, 0), "{stats:?}");
+    met
+}
+
+/// Several executors in one scope.
+fn batch(
+    thread: &mut ThreadHandle,
+    executors: &mut Vec<(Executor, u32)>,
+    met: &mut Met,
+    expected: i32,
+) {
+    let mut places = Vec::new();
+    let mut scope = thread.write();
+    for number in 100..105 {
+        let Some(mut place) = met.or_note(scope.reserve(CodeLayout::new(2000)), expected) else {
+            continue;
+        };
+        if met.or_note(scope.write_at(&mut place, 0, &constant(number)), expected).is_some()
+            && met.or_note(scope.shrink(&mut place, 500, 0), expected).is_some()
+        {
+            places.push((place, number));
+        }
+    }
+    drop(scope);
+    for (place, number) in places {
+        match thread.publish(place) {
+            Ok(executor) => executors.push((executor, number)),
+            Err(error) => {
+                assert_eq!(os_error(&error).map(|os| os.errno), Some(expected), "{error:?}");
+                met.errors += 1;
+            }
+        }
+    }
+}
+
+/// Forks; 1 if the child had no memory.
+fn fork(arena: &Arena, thread: &mut ThreadHandle, executors: &[(Executor, u32)]) -> usize {
+    // SAFETY: the child runs what follows and ends.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0);
+    if pid == 0 {
+        let verified = arena.verify();
+        let code = match verified {
+            Ok(()) => {
+                let all =
+                    executors.iter().all(|(executor, number)| call(thread, executor) == *number);
+                if all { 0 } else { 3 }
+            }
+            Err(error) if error.invariant == "F3" => 1,
+            Err(_) => 2,
+        };
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(code) };
+    }
+    let mut status = 0;
+    // SAFETY: waits for the child just forked.
+    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+    assert!(libc::WIFEXITED(status), "{status:#x}");
+    match libc::WEXITSTATUS(status) {
+        lost @ 0..=1 => lost as usize,
+        other => panic!("the child ended with {other}"),
+    }
+}
+
+/// Bytes of mappings of the arena's, and open descriptors.
+fn held() -> (usize, usize) {
+    let mappings = maps::all();
+    let ours = mappings
+        .iter()
+        .filter(|mapping| mapping.name.contains("jit-arena") || mapping.rights.ends_with('s'));
+    let bytes = ours.map(|mapping| mapping.range.len()).sum();
+    (bytes, fs::read_dir("/proc/self/fd").unwrap().count())
+}
+
+fn every_call_refused_once(strategy: Strategy) {
+    let clean = Faulty::new(native());
+    let met = scenario(&clean, strategy, 0);
+    assert_eq!((met.errors, met.refusals, met.lost), (0, 0, 0), "without a fault");
+    let mut runs = 0;
+    for kind in Kind::ALL {
+        let (mut noticed, calls) = (0, clean.calls(kind));
+        for first in 0..calls {
+            for count in [1, usize::MAX / 2] {
+                // All later ones: each rung once, then in strides.
+                if count > 1 && first > 8 && first % 7 != 0 {
+                    continue;
+                }
+                let before = held();
+                let machine = Faulty::new(native());
+                machine.fail(kind, first, count, errno(kind));
+                let met = scenario(&machine, strategy, errno(kind));
+                runs += 1;
+                noticed += usize::from(met.errors > 0 || met.refusals > 0 || met.lost > 0);
+                let (bytes, descriptors) = held();
+                assert_eq!(descriptors, before.1, "{kind:?} {first}: descriptors");
+                // A mapping that the system refuses to remove stays: nobody can
+                // be told, and nobody uses it.
+                if kind != Kind::Unmap {
+                    assert_eq!(bytes, before.0, "{kind:?} {first}: bytes mapped");
+                }
+            }
+        }
+        println!("{strategy}: {kind:?}: {calls} calls, {noticed} runs met an error");
+    }
+    println!("{strategy}: {runs} runs");
+}
+
+#[test]
+fn every_call_that_is_refused_is_met_by_an_error_or_the_next_rung() {
+    const NAME: &str = "every_call_that_is_refused_is_met_by_an_error_or_the_next_rung";
+    child::each_strategy(
+        NAME,
+        |arena| every_call_refused_once(arena.report().strategy),
+        |_, ended| {
+            ended.expect_success();
+        },
+    );
+}
