@@ -127,9 +127,13 @@ pub struct ReplayArgs {
 #[derive(Debug, Args)]
 pub struct StressArgs {
     /// Disturb: threads end and are born, globals change, guards fail at random,
-    /// signals come, children are forked, memory is short
+    /// signals come, forked children go on running, memory is short
     #[arg(long, conflicts_with = "synthetic")]
     pub chaos: bool,
+
+    /// With `--chaos`, fork no children
+    #[arg(long, requires = "chaos")]
+    pub no_forks: bool,
 
     /// Write a page with plots, for a browser
     #[arg(long, value_name = "FILE", conflicts_with = "synthetic")]

@@ -110,6 +110,14 @@ pub enum Check {
         /// Where it was.
         at: usize,
     },
+    /// Forked children did not end well.
+    #[error("{failed} forked children failed, the first: {first}")]
+    Children {
+        /// How many.
+        failed: u64,
+        /// Which that was, and how.
+        first: String,
+    },
     /// More code memory was held than there was any need for.
     #[error("{committed} bytes of code memory were held, {most} are allowed with {live} live")]
     TooMuchMemory {

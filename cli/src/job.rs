@@ -116,6 +116,7 @@ fn python_command(args: &StressArgs, common: Common, output: Output) -> Result<(
         seed: args.seed.unwrap_or_else(|| fastrand::u64(..)),
         strategy: common.strategy,
         chaos: args.chaos,
+        forks: !args.no_forks,
         page: args.report.clone(),
     };
     let threads = options.threads;

@@ -332,6 +332,10 @@ fn programs_run_under_chaos_and_the_page_stands_alone() {
             assert!(number(&report, done) > 0.0, "{done}: {report}");
         }
     }
+    assert_eq!(report["children_failed"], 0);
+    for done in ["children", "children_calls"] {
+        assert!(number(&report, done) > 0.0, "{done}: {report}");
+    }
     if cfg!(target_os = "linux") && report["strategy"] != "single-pkey" {
         assert_eq!(report["wx_mappings_seen"], 0);
     }

@@ -165,6 +165,31 @@ impl Thread {
         world.0.call(&mut self.0, function, &[Value::int(arg)])
     }
 
+    /// Forks, by way of `fork`, which returns 0 in the child and is what this
+    /// returns. In the child this thread goes on running programs with the same
+    /// runtime; [`Runtime::lag`] and [`Runtime::reclaims`] stand still. A child
+    /// may wait for ever for a thread that is not there if it uses another world
+    /// than `own` and those it makes, or runs a program that starts threads: the
+    /// standard library has a lock of its own for that.
+    ///
+    /// `own` is a world that no other thread has used. Waits for evictions under
+    /// way.
+    pub fn fork(&mut self, own: &World, fork: impl FnOnce() -> i32) -> i32 {
+        crate::runtime::fork::across(&self.0.runtime, &own.0, fork)
+    }
+
+    /// Reclaims what code this thread has dropped, as far as others let it.
+    pub fn collect(&mut self) {
+        self.0.runner.collect();
+        self.0.maker.collect();
+    }
+
+    /// Times that this thread entered machine code.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        self.0.record.entries()
+    }
+
     /// Has this thread interpret everything, from here on.
     pub fn interpret_only(&mut self) {
         self.0.tiers = false;

@@ -17,6 +17,14 @@ pub struct Bundled {
     pub numeric: bool,
 }
 
+impl Bundled {
+    /// Whether it starts threads.
+    #[must_use]
+    pub fn is_threaded(&self) -> bool {
+        self.text.contains("threading.Thread(")
+    }
+}
+
 macro_rules! bundled {
     ($($name:literal: $reentrant:literal, $numeric:literal;)*) => {
         [$(Bundled {

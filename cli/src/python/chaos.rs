@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use super::crew::Crew;
 use super::{Stage, signals};
-use crate::failure::Failure;
 
 /// Between two disturbances, at most.
 const PAUSE: Duration = Duration::from_millis(4);
@@ -25,24 +24,27 @@ pub(crate) struct Done {
     pub(crate) rebound: u64,
     pub(crate) evictions: u64,
     pub(crate) signals: u64,
-    pub(crate) children: u64,
 }
 
 /// The conductor.
 #[derive(Debug)]
 pub(crate) struct Chaos {
     random: fastrand::Rng,
+    forks: bool,
     pub(crate) done: Done,
 }
 
 impl Chaos {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self { random: fastrand::Rng::with_seed(seed ^ 0xC4A0), done: Done::default() }
+    pub(crate) fn new(seed: u64, forks: bool) -> Self {
+        Self { random: fastrand::Rng::with_seed(seed ^ 0xC4A0), forks, done: Done::default() }
     }
 
     /// Disturbs until all are told to stop.
     pub(crate) fn reign(&mut self, stage: &Stage, crew: &Crew) {
         let mut turn = 0_u32;
+        if self.forks {
+            stage.children.want();
+        }
         while stage.goes_on() {
             if turn.is_multiple_of(TURNS) {
                 // Many threads in the same code, as it comes and goes. One with
@@ -66,7 +68,12 @@ impl Chaos {
                     stage.runtime.evict();
                     self.done.evictions += 1;
                 }
-                _ => self.fork(stage),
+                _ if self.forks => stage.children.want(),
+                _ => {}
+            }
+            if !stage.children.reap() {
+                // The report tells.
+                stage.stop.store(true, Ordering::Relaxed);
             }
             thread::sleep(PAUSE.mul_f64(self.random.f64()));
         }
@@ -84,28 +91,5 @@ impl Chaos {
                 self.done.rebound += 1;
             }
         }
-    }
-
-    /// A child that ends at once: it has a copy of everything but the code
-    /// memory, which it must not run.
-    fn fork(&mut self, stage: &Stage) {
-        // SAFETY: the child calls `_exit` and nothing else.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            // SAFETY: ends the child.
-            unsafe { libc::_exit(0) };
-        }
-        if child < 0 {
-            // A system that is short of processes is no fault of the arena's.
-            return;
-        }
-        let mut status = 0;
-        // SAFETY: our child, waited for once.
-        let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
-        if waited == child && status != 0 {
-            let source = std::io::Error::other(format!("it ended with status {status}"));
-            stage.fail(Failure::System { what: "have a child end well", source });
-        }
-        self.done.children += 1;
     }
 }

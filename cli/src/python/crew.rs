@@ -8,7 +8,7 @@ use std::thread::{self, Scope};
 use jit_arena_python::{THREAD_STACK, Thread};
 
 use super::oracle::ARGUMENTS;
-use super::{PythonOptions, Stage, locked, wrong};
+use super::{PythonOptions, Stage, child, locked, wrong};
 use crate::failure::{Check, Failure};
 
 /// Calls of a life, at most, under chaos.
@@ -94,6 +94,9 @@ impl Crew {
         for _ in 0..calls {
             if !stage.goes_on() {
                 break;
+            }
+            if stage.children.is_wanted() {
+                child::fork(stage, &mut thread, &mut random)?;
             }
             if self.call(stage, &mut thread, &mut random)? {
                 self.calls[number].fetch_add(1, Ordering::Relaxed);

@@ -3,10 +3,13 @@
 //!
 //! The [`oracle`] knows what each program prints; a [`pool`] has a world of each
 //! that threads share; the [`crew`] runs them and compares; [`chaos`] disturbs
-//! them; [`sample`] looks on. At the end nothing may be left, and a [`report`]
+//! them, and has [`children`] forked, each of which is a [`child`] that goes on;
+//! [`sample`] looks on. At the end nothing may be left, and a [`report`]
 //! tells, as text, as JSON and as a [`page`] with plots.
 
 mod chaos;
+mod child;
+mod children;
 mod crew;
 mod oracle;
 mod page;
@@ -31,6 +34,7 @@ use crate::audit::Auditor;
 use crate::failure::{Check, Failure, Request};
 use crate::settle;
 use chaos::{Chaos, Done};
+use children::{Children, LIMIT};
 use crew::Crew;
 use oracle::Oracle;
 use pool::Pool;
@@ -50,6 +54,8 @@ pub struct PythonOptions {
     pub strategy: Option<Strategy>,
     /// Whether to disturb.
     pub chaos: bool,
+    /// Whether to fork, with chaos.
+    pub forks: bool,
     /// Where to put a page with plots.
     pub page: Option<PathBuf>,
 }
@@ -75,6 +81,7 @@ pub(crate) struct Stage {
     /// The program that chaos has gather, if any: a number beyond all for none.
     pub(crate) focus: AtomicUsize,
     pub(crate) stop: AtomicBool,
+    pub(crate) children: Children,
     pub(crate) failure: Mutex<Option<Failure>>,
 }
 
@@ -158,6 +165,7 @@ fn audited(
         pool: Pool::default(),
         focus: AtomicUsize::new(usize::MAX),
         stop: AtomicBool::new(false),
+        children: Children::new(LIMIT)?,
         failure: Mutex::new(None),
     };
     let _signals = signals::Handlers::install(stage.runtime.arena())
@@ -167,13 +175,15 @@ fn audited(
         return Err(failure);
     }
     let time = samples.time();
-    let Stage { runtime, oracle, pool, .. } = stage;
+    stage.children.finish();
+    let Stage { runtime, oracle, pool, children, .. } = stage;
     drop(pool);
     let installs = runtime.arena().stats().installs;
     let last = settle::settle(runtime.arena(), installs)?;
     samples.check_committed(samples.peak_threads.max(options.threads as u64) * CLAIM)?;
     signals::check(runtime.arena())?;
-    Ok(PythonReport::new(options, &runtime, &oracle, &crew, samples, done, &last, time))
+    let children = children.outcome();
+    Ok(PythonReport::new(options, &runtime, &oracle, &crew, samples, (done, children), &last, time))
 }
 
 /// Lets all threads run for as long as is asked.
@@ -190,7 +200,7 @@ fn perform(
             crew.send(stage, scope, number);
         }
         let disturbs = options.chaos.then(|| {
-            let (mut chaos, crew) = (Chaos::new(options.seed), &crew);
+            let (mut chaos, crew) = (Chaos::new(options.seed, options.forks), &crew);
             scope.spawn(move || {
                 chaos.reign(stage, crew);
                 chaos.done

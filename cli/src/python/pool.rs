@@ -72,7 +72,7 @@ impl Pool {
 }
 
 /// Runs a program from the top and compares what it prints.
-fn start(stage: &Stage, thread: &mut Thread, known: &Known) -> Result<World, Check> {
+pub(super) fn start(stage: &Stage, thread: &mut Thread, known: &Known) -> Result<World, Check> {
     let world = stage.runtime.world(&known.program);
     let name = known.bundled.name;
     thread

@@ -8,6 +8,7 @@ use jit_arena_python::Runtime;
 use serde::Serialize;
 
 use super::chaos;
+use super::children::Outcome;
 use super::crew::Crew;
 use super::oracle::Oracle;
 use super::sample::Samples;
@@ -65,8 +66,16 @@ pub struct PythonReport {
     pub signals_in_code: u64,
     /// Executors found from there.
     pub signals_found: u64,
-    /// Children forked.
+    /// Children forked, each of which went on running programs.
     pub children: u64,
+    /// Those that failed.
+    pub children_failed: u64,
+    /// Calls of theirs whose result was compared.
+    pub children_calls: u64,
+    /// Executors that they made.
+    pub children_installs: u64,
+    /// Children that ran executors of before the fork.
+    pub children_inherited: u64,
     /// The most bytes of executors seen live at once.
     pub peak_live_bytes: u64,
     /// The most bytes of dropped executors seen waiting.
@@ -91,6 +100,8 @@ pub struct PythonReport {
     #[serde(skip)]
     audit: Audit,
     #[serde(skip)]
+    outcome: Outcome,
+    #[serde(skip)]
     pub(super) seen: Seen,
 }
 
@@ -110,7 +121,7 @@ impl PythonReport {
         oracle: &Oracle,
         crew: &Crew,
         samples: Samples,
-        chaos: chaos::Done,
+        (chaos, children): (chaos::Done, Outcome),
         last: &Stats,
         time: Duration,
     ) -> Self {
@@ -140,7 +151,11 @@ impl PythonReport {
             signals: chaos.signals,
             signals_in_code: signals.inside,
             signals_found: signals.found,
-            children: chaos.children,
+            children: children.forked,
+            children_failed: children.failed,
+            children_calls: children.calls,
+            children_installs: children.installs,
+            children_inherited: children.inherited,
             peak_live_bytes: samples.peak_live,
             peak_retired_bytes: samples.peak_retired,
             peak_committed_bytes: samples.peak_committed,
@@ -152,6 +167,7 @@ impl PythonReport {
             wx_mappings_seen: None,
             wx_readings: 0,
             audit: Audit::default(),
+            outcome: children,
             seen: Seen { samples, installs: installs.classes(), reclaims: reclaims.classes() },
         }
     }
@@ -172,10 +188,25 @@ impl PythonReport {
     ///
     /// # Errors
     ///
-    /// A mapping was writable and executable, and the strategy promises that
-    /// none ever is.
+    /// A forked child failed; or a mapping was writable and executable, and the
+    /// strategy promises that none ever is.
     pub fn check(&self) -> Result<(), Check> {
+        self.outcome.check()?;
         self.audit.check(self.strategy)
+    }
+
+    fn children_row(&self) -> String {
+        if self.children == 0 {
+            return "none".to_owned();
+        }
+        format!(
+            "{} forked, {} failed; {} calls compared, {} installed, {} ran inherited code",
+            count(self.children),
+            count(self.children_failed),
+            count(self.children_calls),
+            count(self.children_installs),
+            count(self.children_inherited)
+        )
     }
 
     /// What it did, row by row, for people.
@@ -244,15 +275,15 @@ impl PythonReport {
                 (
                     "chaos",
                     format!(
-                        "{} globals rebound, {} signals ({} in machine code, {} found), {} children",
+                        "{} globals rebound, {} signals ({} in machine code, {} found)",
                         count(self.rebound),
                         count(self.signals),
                         count(self.signals_in_code),
-                        count(self.signals_found),
-                        count(self.children)
+                        count(self.signals_found)
                     ),
                 ),
             );
+            rows.insert(10, ("children", self.children_row()));
         }
         rows
     }

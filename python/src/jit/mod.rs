@@ -17,6 +17,8 @@ mod stencils;
 
 use buffer::{Fix, Placed};
 
+pub(crate) use stencils::hold as hold_stencils;
+
 /// What [`compile`] is told.
 pub(crate) use plan::Request;
 

@@ -10,7 +10,7 @@
 //! and `xmm1` are scratch.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
 
 use dynasmrt::x64::X64Relocation;
 use dynasmrt::{DynasmApi, DynasmLabelApi, VecAssembler, dynasm};
@@ -234,10 +234,24 @@ impl Draft {
     }
 }
 
+type Known = RwLock<HashMap<Key, Arc<Stencil>>>;
+
+/// Stencils assembled so far.
+fn known() -> &'static Known {
+    static KNOWN: OnceLock<Known> = OnceLock::new();
+    KNOWN.get_or_init(RwLock::default)
+}
+
+/// Keeps all others from the stencils, across a fork.
+pub(crate) fn hold() -> impl Sized {
+    let held: RwLockWriteGuard<'static, _> =
+        known().write().unwrap_or_else(PoisonError::into_inner);
+    held
+}
+
 /// The stencil for a key; assembled if nobody has asked for it before.
 pub(crate) fn stencil(key: Key) -> Arc<Stencil> {
-    static KNOWN: OnceLock<RwLock<HashMap<Key, Arc<Stencil>>>> = OnceLock::new();
-    let known = KNOWN.get_or_init(RwLock::default);
+    let known = known();
     if let Some(stencil) = known.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
         return Arc::clone(stencil);
     }

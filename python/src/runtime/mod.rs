@@ -1,12 +1,13 @@
 //! What all threads and worlds of a runtime share.
 
 pub(crate) mod counts;
+pub(crate) mod fork;
 pub(crate) mod histogram;
 pub(crate) mod record;
 pub(crate) mod recorder;
 
 use core::fmt;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, RwLock, Weak};
 
 use jit_arena::{Arena, BuildError, Builder};
 
@@ -59,6 +60,9 @@ pub(crate) struct Shared {
     pub(crate) recorder: Arc<Recorder>,
     /// Every unit that may be alive.
     pub(crate) units: Mutex<Vec<Weak<Unit>>>,
+    /// Read while code of any world is dropped for want of memory: a fork waits
+    /// for that.
+    pub(crate) evicting: RwLock<()>,
     pub(crate) arena: Arena,
 }
 
@@ -74,6 +78,7 @@ impl Shared {
             installs: Histogram::default(),
             recorder,
             units: Mutex::default(),
+            evicting: RwLock::default(),
             arena: builder.tool(tool).build()?,
         })
     }

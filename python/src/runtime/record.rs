@@ -1,7 +1,7 @@
 //! What each thread has done: counts that it alone writes.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::value::objects::locked;
@@ -78,6 +78,12 @@ impl Activity {
         record
     }
 
+    /// Keeps all others from the records, across a fork.
+    pub(super) fn hold(&self) -> impl Sized + use<'_> {
+        let held: MutexGuard<'_, _> = locked(&self.records);
+        held
+    }
+
     /// Times that any thread left machine code in the middle.
     pub(crate) fn exits(&self) -> u64 {
         let gone = self.exits.load(Ordering::Relaxed);
@@ -116,6 +122,11 @@ impl Record {
     #[inline]
     pub(crate) fn exit(&self) {
         add(&self.exits);
+    }
+
+    pub(crate) fn entries(&self) -> u64 {
+        // Relaxed: a count.
+        self.entries.load(Ordering::Relaxed)
     }
 
     #[cfg(target_arch = "x86_64")]

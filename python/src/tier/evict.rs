@@ -1,7 +1,7 @@
 //! Eviction: when code memory is short, what was not entered of late goes.
 
 use core::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use super::unit::Unit;
 use crate::runtime::Shared;
@@ -10,6 +10,7 @@ use crate::value::objects::locked;
 /// Drops the code of sites that were not entered since the last time, or, if
 /// there are few of those, every third. Returns how many went.
 pub(crate) fn evict(runtime: &Shared) -> usize {
+    let _evicting = runtime.evicting.read().unwrap_or_else(PoisonError::into_inner);
     let units: Vec<Arc<Unit>> = {
         let mut known = locked(&runtime.units);
         known.retain(|unit| unit.upgrade().is_some_and(|unit| !unit.is_dead()));
