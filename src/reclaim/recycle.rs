@@ -26,7 +26,7 @@ use crate::page::bitmap::Run;
 use crate::platform::OsResult;
 use crate::pressure;
 use crate::stats;
-use crate::sync::mutant;
+use crate::sync::{PATIENCE, mutant};
 use crate::thread::ThreadState;
 use crate::units::{GRANULE, KIB, MIB};
 
@@ -142,15 +142,19 @@ pub(crate) fn collect(thread: &ThreadState) {
 /// Makes holes of all that nobody can be running at this moment, and gives
 /// the thread's own holes to all; whether there were any.
 pub(crate) fn reclaim(thread: &ThreadState) -> bool {
-    thread.shared().gate.wait_a_little();
+    let shared = thread.shared();
+    shared.gate.wait_a_little();
     thread.put_claim_aside();
     thread.adopt_orphans();
     thread.seal();
     let mut any = thread.holes.borrow().count() > 0 || thread.unsynced.borrow().bytes() > 0;
     // A batch ripens within three advances if nobody is pinned; each flush
-    // runs a bounded part of what is ripe, so it goes on while that helps.
+    // runs a bounded part of what is ripe, so it goes on while that helps, and
+    // for a while where something is known to be on its way: threads that ended
+    // leave much to run that hands nothing over.
+    let is_pending = || shared.threads.records().any(|record| record.ripe.pending() > 0);
     let mut idle = 0;
-    while idle < 4 {
+    while idle < 4 || (idle < 4 + PATIENCE && is_pending()) {
         thread.local.pin().flush();
         idle = if recycle(thread, Of::AllThreads) > 0 { 0 } else { idle + 1 };
         any |= idle == 0;

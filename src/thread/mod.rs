@@ -93,6 +93,7 @@ impl ThreadHandle {
     /// ```
     #[inline]
     pub fn write(&mut self) -> WriteScope<'_> {
+        self.state().end_forgotten_scopes();
         WriteScope::open(self.state())
     }
 
@@ -166,7 +167,9 @@ impl ThreadHandle {
 
     /// Joins the epoch: what can be reached from here on stays until the guard
     /// is dropped. Wait-free.
+    #[inline]
     pub fn pin(&self) -> Guard<'_> {
+        self.state().end_forgotten_scopes();
         Guard::new(self.state())
     }
 
@@ -192,6 +195,7 @@ impl ThreadHandle {
 impl Drop for ThreadHandle {
     fn drop(&mut self) {
         let state = self.state();
+        state.end_forgotten_scopes();
         state.show_in_record(false);
         attached::unlink(state);
         recycle::hand_over(state);
