@@ -113,7 +113,7 @@ impl ThreadState {
         }
         self.put_claim_aside();
         recycle::before_claim(self);
-        if self.claim_own(need) || (recycle::synchronise(self) && self.claim_own(need)) {
+        if self.claim_own(need) || (recycle::settle_now(self) && self.claim_own(need)) {
             return Ok(());
         }
         self.claim_shared(need)

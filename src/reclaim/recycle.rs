@@ -284,7 +284,14 @@ fn settle(thread: &ThreadState) {
     }
 }
 
-/// Synchronises all cores, unless little waits for it; whether anything became
+/// Synchronises all cores where that gives the thread more than it has: what is
+/// missed until then is found among everybody's, and a synchronisation of
+/// another thread's may come first. Whether anything became a hole.
+pub(crate) fn settle_now(thread: &ThreadState) -> bool {
+    thread.unsynced.borrow().bytes > thread.holes.borrow().bytes() && synchronise(thread)
+}
+
+/// Synchronises all cores, unless nothing waits for it; whether anything became
 /// a hole. A system call.
 pub(crate) fn synchronise(thread: &ThreadState) -> bool {
     if thread.unsynced.borrow().bytes == 0 {
