@@ -47,7 +47,7 @@ const LEAST_SHARE: usize = 8 * KIB;
 const MOST_SHARE: usize = 4 * MIB;
 
 /// Most bytes in a lot: what one takes is what an install may have to wait.
-const MOST_LOT: usize = 256 * KIB;
+const MOST_LOT: usize = 128 * KIB;
 
 /// Bytes that all threads together may keep of what they recycle.
 fn shares(shared: &Shared) -> usize {
@@ -280,7 +280,7 @@ fn settle(thread: &ThreadState) {
     thread.account_unused();
     if has_surplus {
         // Some more, so that it is not soon there again.
-        give_up(thread, share - share / 4);
+        give_up(thread, share - share / 16);
     }
 }
 
