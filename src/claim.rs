@@ -65,7 +65,7 @@ impl ThreadState {
     }
 
     /// Moves the cursor past `span`, which lies in the claim's rest.
-    #[inline]
+    #[inline(always)]
     fn bump(&self, layout: &CodeLayout, span: Span, entry: usize) -> Reservation {
         let mut claim = self.claim.get();
         debug_assert!(claim.rest().contains(span));

@@ -145,6 +145,9 @@ impl ThreadHandle {
     /// # Errors
     ///
     /// As the three steps; nothing has changed then.
+    // With all that it calls but what is seldom: a value passed through memory is
+    // stored by the word and loaded by two, and right behind the copy of the code
+    // such a load waits for all of the copy's stores.
     #[inline]
     pub fn install(&mut self, code: &[u8], data: &[u8]) -> Result<Executor, InstallError> {
         let layout = CodeLayout::new(code.len()).data(data.len(), 1);
