@@ -65,7 +65,7 @@ impl ThreadState {
     }
 
     /// Moves the cursor past `span`, which lies in the claim's rest.
-    #[inline]
+    #[inline(always)]
     fn bump(&self, layout: &CodeLayout, span: Span, entry: usize) -> Reservation {
         let mut claim = self.claim.get();
         debug_assert!(claim.rest().contains(span));
@@ -113,7 +113,7 @@ impl ThreadState {
         }
         self.put_claim_aside();
         recycle::before_claim(self);
-        if self.claim_own(need) || (recycle::synchronise(self) && self.claim_own(need)) {
+        if self.claim_own(need) || (recycle::settle_now(self) && self.claim_own(need)) {
             return Ok(());
         }
         self.claim_shared(need)

@@ -26,6 +26,7 @@ pub struct Executor {
 }
 
 impl Executor {
+    #[inline(always)]
     pub(crate) fn from_owned(shared: Option<ArenaRef>, entry: usize, header: u64) -> Self {
         Self { shared, entry, header }
     }

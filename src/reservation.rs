@@ -30,6 +30,7 @@ pub struct Reservation {
 }
 
 impl Reservation {
+    #[inline(always)]
     pub(crate) fn new(thread: &ThreadState, block: Block, span: Span, entry: usize) -> Self {
         thread.reserved();
         let scope = if thread.open_scopes.get() == 0 { 0 } else { thread.scopes.get() };
@@ -111,12 +112,14 @@ impl Reservation {
         tail
     }
 
+    #[inline]
     pub(crate) fn is_of(&self, thread: &ThreadState) -> bool {
         self.home == thread.id()
             && self.shared.as_ref().is_some_and(|shared| thread.is_of(shared.pointer()))
     }
 
     /// The executor this has become.
+    #[inline(always)]
     pub(crate) fn into_executor(mut self) -> Executor {
         Executor::from_owned(self.shared.take(), self.entry, self.block.parts())
     }

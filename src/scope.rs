@@ -231,14 +231,41 @@ impl ThreadState {
     }
 }
 
+impl ThreadState {
+    /// Ends scopes that were forgotten, `mem::forget`, and not dropped. Whoever
+    /// can reach the thread's handle is in none of its scopes, so what is open
+    /// then is one of those, `[W2]`.
+    #[inline]
+    pub(crate) fn end_forgotten_scopes(&self) {
+        if self.open_scopes.get() > 0 {
+            self.end_scopes();
+        }
+    }
+
+    #[cold]
+    fn end_scopes(&self) {
+        self.open_scopes.set(0);
+        self.seal_scope();
+        let region = &self.shared().region;
+        // What it had before is forgotten, too: what a thread has in no scope.
+        region.protection().attach(region.platform());
+    }
+
+    /// What the end of the outermost scope does beside giving the rights back.
+    #[inline]
+    fn seal_scope(&self) {
+        self.close_window();
+        self.close_unit();
+        self.abandon_withheld();
+    }
+}
+
 impl Drop for WriteScope<'_> {
     fn drop(&mut self) {
         let thread = self.thread;
         thread.open_scopes.set(thread.open_scopes.get() - 1);
         if thread.open_scopes.get() == 0 {
-            thread.close_window();
-            thread.close_unit();
-            thread.abandon_withheld();
+            thread.seal_scope();
         }
         let region = &thread.shared().region;
         region.protection().close(region.platform(), self.before);

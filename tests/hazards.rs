@@ -72,6 +72,34 @@ fn w4_stores_stay_inside_the_write_window() {
     });
 }
 
+/// `[W2]` for scopes that are forgotten, which is safe to do: they end before
+/// the thread can run anything, and before its next scope.
+#[test]
+fn w2_a_forgotten_scope_ends_before_code_runs() {
+    each_strategy(|arena| {
+        let mut thread = arena.attach().unwrap();
+        let mut executors = Vec::new();
+        for value in 1..=3 {
+            let code = constant(value);
+            let mut place = thread.reserve(CodeLayout::new(code.len())).unwrap();
+            let mut scope = thread.write();
+            scope.write_at(&mut place, 0, &code).unwrap();
+            std::mem::forget(scope);
+            if value == 2 {
+                drop(thread.write());
+            }
+            let executor = thread.publish(place).unwrap();
+            assert_eq!(call(&thread, &executor), value);
+            executors.push(executor);
+        }
+        for (executor, value) in executors.iter().zip(1..) {
+            assert_eq!(call(&thread, executor), value);
+        }
+        drop((executors, thread));
+        arena.verify().unwrap();
+    });
+}
+
 // 2. Threads born inside a write scope.
 
 #[test]

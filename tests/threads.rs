@@ -347,6 +347,25 @@ fn claims_are_handed_off_when_threads_end() {
     });
 }
 
+/// Each handle that ends leaves the epoch something to run, mostly nothing: one
+/// `collect` goes through all of it.
+#[test]
+fn one_collect_frees_what_ended_threads_had_retired() {
+    each_strategy(|arena| {
+        let holder = arena.attach().unwrap();
+        let guard = holder.pin();
+        for _ in 0..100 {
+            drop(arena.attach().unwrap());
+        }
+        drop(arena.attach().unwrap().install(&constant(1), &[]).unwrap());
+        drop(guard);
+        arena.attach().unwrap().collect();
+        let stats = arena.stats();
+        assert_eq!((stats.live_executors, stats.retired_executors), (0, 0), "{stats:?}");
+        arena.verify().unwrap();
+    });
+}
+
 #[test]
 fn a_kept_handle_is_made_once_a_thread() {
     each_strategy(|arena| {

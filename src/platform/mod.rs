@@ -78,7 +78,11 @@ pub struct MemoryFile(pub i32);
 pub struct Key(pub u32);
 
 /// What a thread may do with memory under a key.
+///
+/// Of a width that is read whole: a scope reads it when its code has just been
+/// written, and a load wider than the store it follows waits for all of that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub enum KeyAccess {
     /// Neither read nor write.
     Closed,

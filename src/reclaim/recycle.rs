@@ -26,7 +26,7 @@ use crate::page::bitmap::Run;
 use crate::platform::OsResult;
 use crate::pressure;
 use crate::stats;
-use crate::sync::mutant;
+use crate::sync::{PATIENCE, mutant};
 use crate::thread::ThreadState;
 use crate::units::{GRANULE, KIB, MIB};
 
@@ -47,7 +47,7 @@ const LEAST_SHARE: usize = 8 * KIB;
 const MOST_SHARE: usize = 4 * MIB;
 
 /// Most bytes in a lot: what one takes is what an install may have to wait.
-const MOST_LOT: usize = 256 * KIB;
+const MOST_LOT: usize = 128 * KIB;
 
 /// Bytes that all threads together may keep of what they recycle.
 fn shares(shared: &Shared) -> usize {
@@ -142,15 +142,19 @@ pub(crate) fn collect(thread: &ThreadState) {
 /// Makes holes of all that nobody can be running at this moment, and gives
 /// the thread's own holes to all; whether there were any.
 pub(crate) fn reclaim(thread: &ThreadState) -> bool {
-    thread.shared().gate.wait_a_little();
+    let shared = thread.shared();
+    shared.gate.wait_a_little();
     thread.put_claim_aside();
     thread.adopt_orphans();
     thread.seal();
     let mut any = thread.holes.borrow().count() > 0 || thread.unsynced.borrow().bytes() > 0;
     // A batch ripens within three advances if nobody is pinned; each flush
-    // runs a bounded part of what is ripe, so it goes on while that helps.
+    // runs a bounded part of what is ripe, so it goes on while that helps, and
+    // for a while where something is known to be on its way: threads that ended
+    // leave much to run that hands nothing over.
+    let is_pending = || shared.threads.records().any(|record| record.ripe.pending() > 0);
     let mut idle = 0;
-    while idle < 4 {
+    while idle < 4 || (idle < 4 + PATIENCE && is_pending()) {
         thread.local.pin().flush();
         idle = if recycle(thread, Of::AllThreads) > 0 { 0 } else { idle + 1 };
         any |= idle == 0;
@@ -276,11 +280,18 @@ fn settle(thread: &ThreadState) {
     thread.account_unused();
     if has_surplus {
         // Some more, so that it is not soon there again.
-        give_up(thread, share - share / 4);
+        give_up(thread, share - share / 16);
     }
 }
 
-/// Synchronises all cores, unless little waits for it; whether anything became
+/// Synchronises all cores where that gives the thread more than it has: what is
+/// missed until then is found among everybody's, and a synchronisation of
+/// another thread's may come first. Whether anything became a hole.
+pub(crate) fn settle_now(thread: &ThreadState) -> bool {
+    thread.unsynced.borrow().bytes > thread.holes.borrow().bytes() && synchronise(thread)
+}
+
+/// Synchronises all cores, unless nothing waits for it; whether anything became
 /// a hole. A system call.
 pub(crate) fn synchronise(thread: &ThreadState) -> bool {
     if thread.unsynced.borrow().bytes == 0 {

@@ -93,6 +93,7 @@ impl ThreadHandle {
     /// ```
     #[inline]
     pub fn write(&mut self) -> WriteScope<'_> {
+        self.state().end_forgotten_scopes();
         WriteScope::open(self.state())
     }
 
@@ -144,6 +145,9 @@ impl ThreadHandle {
     /// # Errors
     ///
     /// As the three steps; nothing has changed then.
+    // With all that it calls but what is seldom: a value passed through memory is
+    // stored by the word and loaded by two, and right behind the copy of the code
+    // such a load waits for all of the copy's stores.
     #[inline]
     pub fn install(&mut self, code: &[u8], data: &[u8]) -> Result<Executor, InstallError> {
         let layout = CodeLayout::new(code.len()).data(data.len(), 1);
@@ -166,7 +170,9 @@ impl ThreadHandle {
 
     /// Joins the epoch: what can be reached from here on stays until the guard
     /// is dropped. Wait-free.
+    #[inline]
     pub fn pin(&self) -> Guard<'_> {
+        self.state().end_forgotten_scopes();
         Guard::new(self.state())
     }
 
@@ -192,6 +198,7 @@ impl ThreadHandle {
 impl Drop for ThreadHandle {
     fn drop(&mut self) {
         let state = self.state();
+        state.end_forgotten_scopes();
         state.show_in_record(false);
         attached::unlink(state);
         recycle::hand_over(state);
