@@ -310,6 +310,8 @@ fn exit_races_attach() {
 /// is not before its own core, too, has been synchronised.
 fn reuse_on_one_core() {
     let setup = Setup::new(Strategy::DualPkey);
+    // Does nothing: prioritised schedules are of two threads at least.
+    let beside = setup.spawn(|_| {});
     let mut thread = setup.attach();
     for id in 1..5 {
         // A claim each, so that what is recycled is claimed again.
@@ -319,6 +321,7 @@ fn reuse_on_one_core() {
         drop(guard);
         drop(executor);
     }
+    beside.join().unwrap();
     thread.collect();
     drop(thread);
     setup.verify();
