@@ -161,6 +161,12 @@ fn seed(parts: &[String], keep: bool) -> std::io::Result<bool> {
             models.insert(0, known.name);
         }
         let beyond = mutants::beyond(&fault);
+        if let (Some(why), true) = (beyond, parts.is_empty()) {
+            // Every model would have to be run to its end, to no end.
+            explained += 1;
+            println!("{fault:<56} not tried, beyond the models: {why}");
+            continue;
+        }
         let outcome = match (mutants::try_kill(variable, &fault, &models, LIMIT)?, beyond) {
             (Fate::Killed(model, schedule), _) => {
                 killers.push((fault.clone(), format!("{model}, {schedule}")));

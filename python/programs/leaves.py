@@ -4,7 +4,7 @@ FACTOR = 1
 
 
 def leaf(i, j):
-    a = (i + j) * (i + j + 1) // 2 + i + 1
+    a = ((i + j) * (i + j + 1) // 2 + i + 1) % 1000003
     b = a * 3 % 1000003 + i * i % 97 + j * j % 89
     c = b * 5 % 1000003 + a * a % 83 + b * b % 79
     return (a + b + c) * FACTOR

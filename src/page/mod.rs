@@ -305,7 +305,7 @@ impl Pages {
     /// Takes the free granules around a run that the caller owns, of the same
     /// page and with their memory present, if they are no more than `most` on a
     /// side; returns all of it. Lock-free.
-    pub(crate) fn claim_around(&self, run: Run, most: usize) -> Run {
+    pub(crate) fn claim_around(&self, region: &Region, run: Run, most: usize) -> Run {
         let number = run.start >> self.shift;
         let base = number << self.shift;
         if run.end() > base + self.granules() {
@@ -318,10 +318,12 @@ impl Pages {
             if len == 0 || len > most || self.take_on(number, part, len).is_none() {
                 return false;
             }
-            // Only now: a trimmer may have had it.
-            let is_present = self.is_committed(Run::new(from, len));
+            // Only now: a trimmer may have had it. `commit` has nothing to do then,
+            // and acquires what `is_committed` has only looked at.
+            let taken = Run::new(from, len);
+            let is_present = self.is_committed(taken) && self.commit(region, taken, &mut 0).is_ok();
             if !is_present {
-                self.release(Run::new(from, len));
+                self.release(taken);
             }
             is_present
         };
@@ -375,8 +377,8 @@ impl Pages {
     /// Whether all memory of `run` is present already. Wait-free.
     pub(crate) fn is_committed(&self, run: Run) -> bool {
         self.parts(run).all(|(number, part)| {
-            // Acquire [P2]: pairs with the Release in `commit`.
-            self.system_pages(part) & !self.resident(number).load(Ordering::Acquire) == 0
+            // Relaxed: decides only what to try first.
+            self.system_pages(part) & !self.resident(number).load(Ordering::Relaxed) == 0
         })
     }
 

@@ -262,6 +262,7 @@ fn recycle(thread: &ThreadState, whose: Of) -> usize {
 /// Makes what a synchronisation has covered the thread's own holes; gives up
 /// what is more than its share.
 fn settle(thread: &ThreadState) {
+    let shared = thread.shared();
     let mut unsynced = thread.unsynced.borrow_mut();
     if !thread.shared().syncs.covers(unsynced.ticket) && !mutant("cores-not-waited-for") {
         return;
@@ -269,7 +270,7 @@ fn settle(thread: &ThreadState) {
     let mut holes = thread.holes.borrow_mut();
     for run in unsynced.runs.drain(..) {
         // So that what is free in a row is one hole, whoever has it.
-        let whole = thread.shared().pages.claim_around(run, MOST_AROUND);
+        let whole = shared.pages.claim_around(&shared.region, run, MOST_AROUND);
         stats::add(&thread.tallies().taken, whole.len - run.len);
         holes.add(whole);
     }
