@@ -229,9 +229,7 @@ impl ThreadState {
             self.unsealed.borrow_mut().push(open.window);
         }
     }
-}
 
-impl ThreadState {
     /// Ends scopes that were forgotten, `mem::forget`, and not dropped. Whoever
     /// can reach the thread's handle is in none of its scopes, so what is open
     /// then is one of those, `[W2]`.

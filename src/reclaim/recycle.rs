@@ -264,7 +264,7 @@ fn recycle(thread: &ThreadState, whose: Of) -> usize {
 fn settle(thread: &ThreadState) {
     let shared = thread.shared();
     let mut unsynced = thread.unsynced.borrow_mut();
-    if !thread.shared().syncs.covers(unsynced.ticket) && !mutant("cores-not-waited-for") {
+    if !shared.syncs.covers(unsynced.ticket) && !mutant("cores-not-waited-for") {
         return;
     }
     let mut holes = thread.holes.borrow_mut();
