@@ -155,6 +155,7 @@ impl Region {
         let wanted = Wanted {
             name: request.name,
             len,
+            guard: platform.guard().next_multiple_of(huge.flatten().unwrap_or(1)),
             place: request.near.map_or(aside, Place::Near),
             aside,
         };
@@ -334,7 +335,8 @@ impl Region {
         self.hide_from_children()?;
         let (executable, writable) = self.protection.views();
         for view in [executable].into_iter().chain(writable) {
-            // SAFETY: a whole mapping of ours; `drop` knows.
+            let view = view.guarded();
+            // SAFETY: whole mappings of ours; `drop` knows.
             unsafe { self.platform.seal_mapping(view.start, view.len) }?;
             self.sealed = true;
         }
@@ -345,7 +347,8 @@ impl Region {
     pub(crate) fn hide_from_children(&self) -> OsResult<()> {
         let (executable, writable) = self.protection.views();
         for view in [executable].into_iter().chain(writable) {
-            // SAFETY: a whole mapping of ours.
+            let view = view.guarded();
+            // SAFETY: whole mappings of ours.
             unsafe { self.platform.hide_from_children(view.start, view.len) }?;
         }
         Ok(())

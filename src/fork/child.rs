@@ -136,14 +136,15 @@ unsafe fn take_memory(shared: &Shared, fresh: Option<Fresh>, windows: &[Window])
     if taken.is_err() && region.protection().is_shared() {
         // Neither the parent's memory, nor any that runs.
         let open = windows.iter().map(|window| Span::new(window.writable, window.span.len));
-        for view in open.chain([executable]).chain(writable) {
+        let lasting = [executable].into_iter().chain(writable).map(|view| view.span);
+        for view in open.chain(lasting) {
             let (backing, access) = (Backing::Private, Access::ReadWrite);
             // SAFETY: views of the region, and windows of the only thread.
             let _ = unsafe { platform.map_over(backing, view.start, view.len, access) };
         }
     }
     if is_anonymous {
-        platform.name_memory(executable.start, executable.len, region.name());
+        platform.name_memory(executable.span.start, executable.span.len, region.name());
     }
     for span in shared.pages.resident_spans() {
         // SAFETY: in the executable view.

@@ -168,6 +168,10 @@ unsafe impl Platform for Faulty {
         self.inner.close_file(file);
     }
 
+    fn guard(&self) -> usize {
+        self.inner.guard()
+    }
+
     fn map(&self, backing: Backing, place: Place, len: usize, access: Access) -> OsResult<usize> {
         self.gate(Kind::Map, "mmap", len)?;
         self.inner.map(backing, place, len, access)

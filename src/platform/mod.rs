@@ -159,6 +159,12 @@ pub unsafe trait Platform: fmt::Debug + Send + Sync {
     /// Closes the descriptor; mappings of the file stay. System call.
     fn close_file(&self, file: MemoryFile);
 
+    /// Bytes to leave inaccessible on either side of a view that lasts, whole
+    /// system pages; 0 on a machine without [`map_over`](Self::map_over).
+    fn guard(&self) -> usize {
+        0
+    }
+
     /// Maps `len` bytes. System call.
     fn map(&self, backing: Backing, place: Place, len: usize, access: Access) -> OsResult<usize>;
 
@@ -277,6 +283,10 @@ pub unsafe trait Platform: fmt::Debug + Send + Sync {
 
     /// Maps `len` bytes at `addr` in place of whatever is mapped there. System
     /// call.
+    ///
+    /// # Errors
+    ///
+    /// The call that failed; the range shows what it showed.
     ///
     /// # Safety
     ///

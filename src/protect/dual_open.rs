@@ -9,7 +9,7 @@ use crate::report::MemoryKind;
 use crate::units::{GRANULE, Span};
 
 use super::views::{Views, Wanted};
-use super::{Fresh, Protection, Rights, Strategy, Window};
+use super::{Fresh, Protection, Rights, Strategy, View, Window};
 
 /// See the module.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ impl DualOpen {
         memory: MemoryKind,
     ) -> OsResult<(Self, Span)> {
         let views = Views::create(platform, wanted, memory, None)?;
-        Ok((Self { views }, views.executable))
+        Ok((Self { views }, views.executable.span))
     }
 }
 
@@ -72,7 +72,7 @@ impl Protection for DualOpen {
         unsafe { self.views.collapse(platform, span) }
     }
 
-    fn views(&self) -> (Span, Option<Span>) {
+    fn views(&self) -> (View, Option<View>) {
         (self.views.executable, Some(self.views.writable))
     }
 

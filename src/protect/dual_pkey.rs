@@ -15,7 +15,7 @@ use crate::report::MemoryKind;
 use crate::units::{GRANULE, Span};
 
 use super::views::{OwnedKey, Views, Wanted};
-use super::{Fresh, Protection, Rights, Strategy, Window};
+use super::{Fresh, Protection, Rights, Strategy, View, Window};
 
 /// See the module.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl DualPkey {
     ) -> OsResult<(Self, Span)> {
         let key = OwnedKey::new(platform)?;
         let views = Views::create(platform, wanted, memory, Some(key.key()))?;
-        Ok((Self { key: key.keep(), views }, views.executable))
+        Ok((Self { key: key.keep(), views }, views.executable.span))
     }
 }
 
@@ -91,7 +91,7 @@ impl Protection for DualPkey {
         unsafe { self.views.collapse(platform, span) }
     }
 
-    fn views(&self) -> (Span, Option<Span>) {
+    fn views(&self) -> (View, Option<View>) {
         (self.views.executable, Some(self.views.writable))
     }
 

@@ -22,12 +22,12 @@ use crate::report::MemoryKind;
 use crate::units::{GRANULE, Span};
 
 use super::views::{self, File, Mapping, Wanted};
-use super::{Fresh, Protection, Rights, Strategy, Window};
+use super::{Fresh, Protection, Rights, Strategy, View, Window};
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct DualTransient {
-    executable: Span,
+    executable: View,
     /// Kept open to map windows from; shared anonymous memory needs none. A
     /// forked child has another.
     file: Descriptor,
@@ -63,24 +63,26 @@ impl DualTransient {
         wanted: &Wanted<'_>,
         memory: MemoryKind,
     ) -> OsResult<(Self, Span)> {
-        let Wanted { name, len, place, aside: _ } = *wanted;
+        let Wanted { name, len, place, .. } = *wanted;
         let (executable, file) = match memory {
             MemoryKind::Memfd => {
                 let file = File::sealed(platform, name, len)?;
                 let backing = file.backing();
-                let executable = Mapping::new(platform, backing, place, len, Access::ReadExecute)?;
+                let executable =
+                    Mapping::guarded(platform, backing, place, wanted, Access::ReadExecute)?;
                 (executable.keep(), Some(file.keep()))
             }
             MemoryKind::SharedAnonymous => {
                 let backing = Backing::SharedAnonymous;
-                let executable = Mapping::new(platform, backing, place, len, Access::ReadExecute)?;
+                let executable =
+                    Mapping::guarded(platform, backing, place, wanted, Access::ReadExecute)?;
                 (executable.keep(), None)
             }
             MemoryKind::Private | MemoryKind::Jit => return Err(views::single_view(len)),
         };
         let system_page = platform.system_page();
         let file = Descriptor::new(file);
-        Ok((Self { executable, file, system_page }, executable))
+        Ok((Self { executable, file, system_page }, executable.span))
     }
 
     /// A writable view of the system pages around `span`.
@@ -96,7 +98,7 @@ impl DualTransient {
         let pages = span.round_out(self.system_page);
         // SAFETY: the region is whole system pages, so rounding out stays in.
         let mapping =
-            unsafe { views::temporary(platform, self.file.get(), self.executable, pages) }?;
+            unsafe { views::temporary(platform, self.file.get(), self.executable.span, pages) }?;
         Ok((pages, mapping))
     }
 }
@@ -121,7 +123,7 @@ impl Protection for DualTransient {
     unsafe fn window(&self, platform: &dyn Platform, span: Span) -> OsResult<Window> {
         // SAFETY: in the region (caller).
         let (pages, mapping) = unsafe { self.map_around(platform, span) }?;
-        Ok(Window { span: pages, writable: mapping.keep().start })
+        Ok(Window { span: pages, writable: mapping.keep().span.start })
     }
 
     unsafe fn close_window(&self, platform: &dyn Platform, window: Window) -> OsResult<()> {
@@ -145,7 +147,7 @@ impl Protection for DualTransient {
         unsafe { platform.discard(mapping.span().start, pages.len) }
     }
 
-    fn views(&self) -> (Span, Option<Span>) {
+    fn views(&self) -> (View, Option<View>) {
         (self.executable, None)
     }
 
@@ -163,9 +165,9 @@ impl Protection for DualTransient {
         // Windows on the parent's memory, whose threads are not here: seen by
         // what they show, before that changes.
         let own = windows.iter().map(|window| Span::new(window.writable, window.span.len));
-        let mut keep: Vec<Span> = own.chain([self.executable]).collect();
+        let mut keep: Vec<Span> = own.chain([self.executable.span]).collect();
         keep.sort_unstable_by_key(|span| span.start);
-        for (start, len) in platform.mappings_of(self.executable.start) {
+        for (start, len) in platform.mappings_of(self.executable.span.start) {
             // Neighbours may be one mapping to the system, ours among them.
             let mut from = start;
             let inside = keep.iter().filter(|span| span.start < start + len && span.end() > start);
@@ -178,9 +180,9 @@ impl Protection for DualTransient {
             }
         }
         // SAFETY: all of the view, whose bytes `fresh` has (caller).
-        let mut shown = unsafe { fresh.show_executable(platform, 0, self.executable) };
+        let mut shown = unsafe { fresh.show_executable(platform, 0, self.executable.span) };
         for window in windows {
-            let offset = window.span.start - self.executable.start;
+            let offset = window.span.start - self.executable.span.start;
             let to = Span::new(window.writable, window.span.len);
             // SAFETY: all of a window of the only thread, as above.
             let again = || unsafe { fresh.show_writable(platform, offset, to, None) };
@@ -194,7 +196,7 @@ impl Protection for DualTransient {
 
     unsafe fn release(&self, platform: &dyn Platform) {
         // SAFETY: ours since `create`, unused from now on (caller).
-        unsafe { views::unmap(platform, self.executable) };
+        unsafe { self.executable.release(platform) };
         if let Some(file) = self.file.get() {
             platform.close_file(file);
         }

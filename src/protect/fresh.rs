@@ -50,14 +50,14 @@ impl Fresh {
         // SAFETY: the whole of the shared mapping made just now.
         let staging = unsafe { Mapping::duplicate_of(platform, executable.span()) }?;
         staging.protect(Access::ReadWrite, None)?;
-        let memory = Memory::Anonymous(executable.keep());
-        Ok(Self { memory, staging: staging.keep() })
+        let memory = Memory::Anonymous(executable.keep().span);
+        Ok(Self { memory, staging: staging.keep().span })
     }
 
     fn of_file(platform: &dyn Platform, name: &str, len: usize) -> OsResult<Self> {
         let file = File::sealed(platform, name, len)?;
         let (backing, access) = (file.backing(), Access::ReadWrite);
-        let staging = Mapping::new(platform, backing, Place::Anywhere, len, access)?.keep();
+        let staging = Mapping::new(platform, backing, Place::Anywhere, len, access)?.keep().span;
         Ok(Self { memory: Memory::File(file.keep()), staging })
     }
 

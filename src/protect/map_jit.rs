@@ -19,7 +19,7 @@ use crate::sync::thread_local;
 use crate::units::{GRANULE, Span};
 
 use super::views::{self, Mapping, Wanted};
-use super::{Fresh, Protection, Rights, Strategy, Window};
+use super::{Fresh, Protection, Rights, Strategy, View, Window};
 
 thread_local! {
     /// Whether this thread's toggle stands at "writable". For all arenas: so
@@ -38,7 +38,7 @@ fn toggle(platform: &dyn Platform, writable: bool) -> bool {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct MapJit {
-    view: Span,
+    view: View,
 }
 
 impl MapJit {
@@ -54,8 +54,8 @@ impl MapJit {
             }
         };
         let access = Access::ReadWriteExecute;
-        let view = Mapping::new(platform, backing, wanted.place, wanted.len, access)?.keep();
-        Ok((Self { view }, view))
+        let view = Mapping::guarded(platform, backing, wanted.place, wanted, access)?.keep();
+        Ok((Self { view }, view.span))
     }
 }
 
@@ -110,7 +110,7 @@ impl Protection for MapJit {
         done
     }
 
-    fn views(&self) -> (Span, Option<Span>) {
+    fn views(&self) -> (View, Option<View>) {
         (self.view, None)
     }
 
@@ -126,6 +126,6 @@ impl Protection for MapJit {
 
     unsafe fn release(&self, platform: &dyn Platform) {
         // SAFETY: ours since `create`, unused from now on (caller).
-        unsafe { views::unmap(platform, self.view) };
+        unsafe { self.view.release(platform) };
     }
 }

@@ -31,7 +31,7 @@ pub(crate) use fresh::Fresh;
 pub(crate) use map_jit::MapJit;
 pub(crate) use mprotect::Mprotect;
 pub(crate) use single_pkey::SinglePkey;
-pub(crate) use views::Wanted;
+pub(crate) use views::{View, Wanted};
 
 /// How code memory is kept from being writable and executable at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -244,7 +244,7 @@ pub(crate) trait Protection: fmt::Debug + Send + Sync {
 
     /// The lasting views: the executable one, and the writable one if there is
     /// one.
-    fn views(&self) -> (Span, Option<Span>);
+    fn views(&self) -> (View, Option<View>);
 
     /// Whether a forked child shows its parent's memory. If not, it has a copy.
     fn is_shared(&self) -> bool {

@@ -15,12 +15,12 @@ use crate::report::MemoryKind;
 use crate::units::Span;
 
 use super::views::{self, Mapping, Wanted};
-use super::{Fresh, Protection, Rights, Strategy, Window};
+use super::{Fresh, Protection, Rights, Strategy, View, Window};
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Mprotect {
-    view: Span,
+    view: View,
     system_page: usize,
 }
 
@@ -37,8 +37,8 @@ impl Mprotect {
             }
         };
         let view =
-            Mapping::new(platform, backing, wanted.place, wanted.len, Access::ReadExecute)?.keep();
-        Ok((Self { view, system_page: platform.system_page() }, view))
+            Mapping::guarded(platform, backing, wanted.place, wanted, Access::ReadExecute)?.keep();
+        Ok((Self { view, system_page: platform.system_page() }, view.span))
     }
 }
 
@@ -93,7 +93,7 @@ impl Protection for Mprotect {
         Err(OsError { call: "huge pages", bytes: span.len, errno: libc::ENOTSUP })
     }
 
-    fn views(&self) -> (Span, Option<Span>) {
+    fn views(&self) -> (View, Option<View>) {
         (self.view, None)
     }
 
@@ -107,8 +107,8 @@ impl Protection for Mprotect {
         // thread stay: what lies between them is sealed.
         let mut open: Vec<Span> = windows.iter().map(|window| window.span).collect();
         open.sort_unstable_by_key(|span| span.start);
-        let mut from = self.view.start;
-        for span in open.into_iter().chain([Span::new(self.view.end(), 0)]) {
+        let mut from = self.view.span.start;
+        for span in open.into_iter().chain([Span::new(self.view.span.end(), 0)]) {
             if span.start > from {
                 let len = span.start - from;
                 // SAFETY: no window of the only thread is among these pages.
@@ -121,6 +121,6 @@ impl Protection for Mprotect {
 
     unsafe fn release(&self, platform: &dyn Platform) {
         // SAFETY: ours since `create`, unused from now on (caller).
-        unsafe { views::unmap(platform, self.view) };
+        unsafe { self.view.release(platform) };
     }
 }

@@ -19,13 +19,13 @@ use crate::report::MemoryKind;
 use crate::units::{GRANULE, Span};
 
 use super::views::{self, Mapping, OwnedKey, Wanted};
-use super::{Fresh, Protection, Rights, Strategy, Window};
+use super::{Fresh, Protection, Rights, Strategy, View, Window};
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct SinglePkey {
     key: Key,
-    view: Span,
+    view: View,
 }
 
 impl SinglePkey {
@@ -42,10 +42,10 @@ impl SinglePkey {
         };
         let key = OwnedKey::new(platform)?;
         // Without rights first: the pages are never writable without their key.
-        let view = Mapping::new(platform, backing, wanted.place, wanted.len, Access::None)?;
+        let view = Mapping::guarded(platform, backing, wanted.place, wanted, Access::None)?;
         view.protect(Access::ReadWriteExecute, Some(key.key()))?;
         let view = view.keep();
-        Ok((Self { key: key.keep(), view }, view))
+        Ok((Self { key: key.keep(), view }, view.span))
     }
 }
 
@@ -127,7 +127,7 @@ impl Protection for SinglePkey {
         })
     }
 
-    fn views(&self) -> (Span, Option<Span>) {
+    fn views(&self) -> (View, Option<View>) {
         (self.view, None)
     }
 
@@ -143,7 +143,7 @@ impl Protection for SinglePkey {
 
     unsafe fn release(&self, platform: &dyn Platform) {
         // SAFETY: ours since `create`, unused from now on (caller).
-        unsafe { views::unmap(platform, self.view) };
+        unsafe { self.view.release(platform) };
         // SAFETY: the only mapping that carried the key is gone.
         unsafe { platform.key_free(self.key) };
     }

@@ -18,17 +18,45 @@ pub(crate) struct Wanted<'a> {
     pub(crate) name: &'a str,
     /// Length in bytes, whole system pages.
     pub(crate) len: usize,
+    /// Bytes that are inaccessible before and after each view, whole system pages.
+    pub(crate) guard: usize,
     /// Where the executable view is to lie.
     pub(crate) place: Place,
     /// Where a second view of all of it is to lie.
     pub(crate) aside: Place,
 }
 
+/// A view that lasts, and the inaccessible memory on either side of it, if there is
+/// any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct View {
+    /// What is shown.
+    pub(crate) span: Span,
+    guard: usize,
+}
+
+impl View {
+    /// The view with its guards.
+    pub(crate) fn guarded(&self) -> Span {
+        Span::new(self.span.start - self.guard, self.span.len + 2 * self.guard)
+    }
+
+    /// Unmaps all of it.
+    ///
+    /// # Safety
+    ///
+    /// As [`unmap`].
+    pub(crate) unsafe fn release(&self, platform: &dyn Platform) {
+        // SAFETY: from the caller; the guards came with the view.
+        unsafe { unmap(platform, self.guarded()) };
+    }
+}
+
 /// A mapping that goes away unless it is kept.
 #[derive(Debug)]
 pub(crate) struct Mapping<'p> {
     platform: &'p dyn Platform,
-    span: Span,
+    view: View,
 }
 
 impl<'p> Mapping<'p> {
@@ -40,7 +68,63 @@ impl<'p> Mapping<'p> {
         access: Access,
     ) -> OsResult<Self> {
         let start = platform.map(backing, place, len, access)?;
-        Ok(Self { platform, span: Span::new(start, len) })
+        Ok(Self { platform, view: View { span: Span::new(start, len), guard: 0 } })
+    }
+
+    /// Between guards, if there are to be any.
+    pub(crate) fn guarded(
+        platform: &'p dyn Platform,
+        backing: Backing,
+        place: Place,
+        wanted: &Wanted<'_>,
+        access: Access,
+    ) -> OsResult<Self> {
+        let Wanted { len, guard, .. } = *wanted;
+        if guard == 0 {
+            return Self::new(platform, backing, place, len, access);
+        }
+        let mapping = Self::reserve(platform, place, len, guard)?;
+        // SAFETY: the middle of what was reserved, which shows nothing.
+        // What mmap(2) refuses it refuses before it takes that away.
+        unsafe { platform.map_over(backing, mapping.view.span.start, len, access) }?;
+        Ok(mapping)
+    }
+
+    /// Inaccessible memory for a view and its guards.
+    fn reserve(
+        platform: &'p dyn Platform,
+        place: Place,
+        len: usize,
+        guard: usize,
+    ) -> OsResult<Self> {
+        let start = platform.map(Backing::Private, place, len + 2 * guard, Access::None)?;
+        Ok(Self { platform, view: View { span: Span::new(start + guard, len), guard } })
+    }
+
+    /// A second view of all of `first`, between guards of its own if there are to
+    /// be any.
+    ///
+    /// # Safety
+    ///
+    /// `first` is one shared mapping.
+    pub(super) unsafe fn guarded_duplicate_of(
+        platform: &'p dyn Platform,
+        first: Span,
+        wanted: &Wanted<'_>,
+    ) -> OsResult<Self> {
+        if wanted.guard == 0 {
+            // SAFETY: from the caller.
+            return unsafe { Self::duplicate_of(platform, first) };
+        }
+        // A refusal in place may come after what was in place has gone, and then
+        // another thread may be there: what is refused here shows elsewhere first.
+        // SAFETY: from the caller.
+        drop(unsafe { Self::duplicate_of(platform, first) }?);
+        let mapping = Self::reserve(platform, wanted.aside, first.len, wanted.guard)?;
+        let to = mapping.view.span.start;
+        // SAFETY: from the caller, onto the middle of what was reserved.
+        unsafe { platform.duplicate_over(first.start, first.len, to) }?;
+        Ok(mapping)
     }
 
     /// A second view, anywhere, of the part of `shared` that `part` names.
@@ -51,31 +135,31 @@ impl<'p> Mapping<'p> {
     pub(super) unsafe fn duplicate_of(platform: &'p dyn Platform, part: Span) -> OsResult<Self> {
         // SAFETY: from the caller.
         let start = unsafe { platform.duplicate(part.start, part.len) }?;
-        Ok(Self { platform, span: Span::new(start, part.len) })
+        Ok(Self { platform, view: View { span: Span::new(start, part.len), guard: 0 } })
     }
 
     /// Sets rights, and tags the pages if there is a key.
     pub(crate) fn protect(&self, access: Access, key: Option<Key>) -> OsResult<()> {
         // SAFETY: the whole mapping is ours, and nobody knows of it yet.
-        unsafe { self.platform.protect(self.span.start, self.span.len, access, key) }
+        unsafe { self.platform.protect(self.span().start, self.span().len, access, key) }
     }
 
     pub(crate) fn span(&self) -> Span {
-        self.span
+        self.view.span
     }
 
     /// Hands the mapping over; whoever takes it unmaps it.
-    pub(crate) fn keep(self) -> Span {
-        let span = self.span;
+    pub(crate) fn keep(self) -> View {
+        let view = self.view;
         core::mem::forget(self);
-        span
+        view
     }
 }
 
 impl Drop for Mapping<'_> {
     fn drop(&mut self) {
         // SAFETY: the whole mapping is ours, and was handed to nobody.
-        unsafe { unmap(self.platform, self.span) };
+        unsafe { self.view.release(self.platform) };
     }
 }
 
@@ -157,9 +241,9 @@ impl Drop for OwnedKey<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Views {
     /// Readable and executable.
-    pub(crate) executable: Span,
+    pub(crate) executable: View,
     /// Readable and writable, of the same length.
-    pub(crate) writable: Span,
+    pub(crate) writable: View,
 }
 
 impl Views {
@@ -171,24 +255,27 @@ impl Views {
         memory: MemoryKind,
         key: Option<Key>,
     ) -> OsResult<Self> {
-        let Wanted { name, len, place, aside } = *wanted;
+        let Wanted { name, len, place, aside, .. } = *wanted;
         let (executable, writable) = match memory {
             MemoryKind::Memfd => {
                 // Closed at the end of this arm: mappings hold the memory, and
                 // nobody can map it a third time.
                 let file = File::sealed(platform, name, len)?;
+                let backing = file.backing();
                 let executable =
-                    Mapping::new(platform, file.backing(), place, len, Access::ReadExecute)?;
-                let writable = Mapping::new(platform, file.backing(), aside, len, Access::None)?;
+                    Mapping::guarded(platform, backing, place, wanted, Access::ReadExecute)?;
+                let writable = Mapping::guarded(platform, backing, aside, wanted, Access::None)?;
                 (executable, writable)
             }
             MemoryKind::SharedAnonymous => {
                 // Executable from the start: kernels that deny a mapping the
                 // right to execute once it was writable see no such change.
                 let backing = Backing::SharedAnonymous;
-                let executable = Mapping::new(platform, backing, place, len, Access::ReadExecute)?;
+                let executable =
+                    Mapping::guarded(platform, backing, place, wanted, Access::ReadExecute)?;
+                let first = executable.span();
                 // SAFETY: the whole of the shared mapping made just now.
-                let writable = unsafe { Mapping::duplicate_of(platform, executable.span()) }?;
+                let writable = unsafe { Mapping::guarded_duplicate_of(platform, first, wanted) }?;
                 (executable, writable)
             }
             MemoryKind::Private | MemoryKind::Jit => return Err(single_view(len)),
@@ -199,8 +286,9 @@ impl Views {
 
     /// Where the byte that runs at `addr` can be written.
     pub(crate) fn writable_at(&self, addr: usize) -> usize {
-        debug_assert!(addr >= self.executable.start && addr <= self.executable.end());
-        self.writable.start + (addr - self.executable.start)
+        let executable = self.executable.span;
+        debug_assert!(addr >= executable.start && addr <= executable.end());
+        self.writable.span.start + (addr - executable.start)
     }
 
     /// Moves memory into huge pages and maps it by them in the executable
@@ -235,10 +323,10 @@ impl Views {
     ) -> OsResult<()> {
         let Some(fresh) = fresh else { return Err(Fresh::MISSING) };
         // SAFETY: all of the view, whose bytes `fresh` has (caller).
-        let executable = unsafe { fresh.show_executable(platform, 0, self.executable) };
+        let executable = unsafe { fresh.show_executable(platform, 0, self.executable.span) };
         let shown = executable.and_then(|()| {
             // SAFETY: as above.
-            unsafe { fresh.show_writable(platform, 0, self.writable, key) }
+            unsafe { fresh.show_writable(platform, 0, self.writable.span, key) }
         });
         fresh.finish(platform, false);
         shown
@@ -251,9 +339,9 @@ impl Views {
     /// Nothing uses the region any more.
     pub(crate) unsafe fn release(&self, platform: &dyn Platform) {
         // SAFETY: ours since `create`, unused from now on (caller).
-        unsafe { unmap(platform, self.writable) };
+        unsafe { self.writable.release(platform) };
         // SAFETY: as above.
-        unsafe { unmap(platform, self.executable) };
+        unsafe { self.executable.release(platform) };
     }
 }
 

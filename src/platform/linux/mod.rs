@@ -9,11 +9,16 @@ use super::{
     Access, Backing, ForkHandlers, Key, KeyAccess, MemoryFile, OsError, OsResult, Place, Platform,
 };
 use crate::arch;
+use crate::units::KIB;
 
 mod keys;
 mod membarrier;
 mod memory;
 mod place;
+
+/// Bytes of a guard: a code page by default, so that one that is placed by its size
+/// keeps its region so.
+const GUARD: usize = 64 * KIB;
 
 /// The running Linux system.
 #[derive(Debug)]
@@ -69,6 +74,10 @@ unsafe impl Platform for Linux {
 
     fn close_file(&self, file: MemoryFile) {
         memory::close_file(file);
+    }
+
+    fn guard(&self) -> usize {
+        GUARD.max(self.system_page)
     }
 
     fn map(&self, backing: Backing, place: Place, len: usize, access: Access) -> OsResult<usize> {

@@ -72,7 +72,9 @@ fn an_address_space_limit_is_a_typed_error() {
         let RegionError::Refused { attempts, forced: None, .. } = &error else { panic!("{error}") };
         for memory in [MemoryKind::Memfd, MemoryKind::SharedAnonymous] {
             let outcome = answer(attempts, Strategy::DualTransient, memory);
-            let no_room = OsError { call: "mmap", bytes: RESERVE, errno: libc::ENOMEM };
+            // With its guards.
+            let bytes = RESERVE + 2 * native().guard();
+            let no_room = OsError { call: "mmap", bytes, errno: libc::ENOMEM };
             assert_eq!(outcome, Outcome::Refused(no_room));
         }
         assert!(error.to_string().contains("Ask for a smaller reserve"), "{error}");

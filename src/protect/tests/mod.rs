@@ -54,8 +54,13 @@ fn missing(test: &str, capability: &str, why: &dyn fmt::Display) {
 
 fn rung(strategy: Strategy, memory: MemoryKind) -> OsResult<Region> {
     let platform = native();
-    let wanted =
-        Wanted { name: "protect-test", len: MIB, place: Place::Anywhere, aside: Place::Anywhere };
+    let wanted = Wanted {
+        name: "protect-test",
+        len: MIB,
+        guard: platform.guard(),
+        place: Place::Anywhere,
+        aside: Place::Anywhere,
+    };
     let region = Region::attempt(&platform, strategy, memory, &wanted)?;
     region.protection().attach(&*platform);
     Ok(region)
