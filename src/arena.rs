@@ -269,7 +269,7 @@ impl Arena {
         if config.sealed {
             region.seal().map_err(BuildError::Seal)?;
         }
-        let pages = Pages::new(&region, config.code_page);
+        let pages = Pages::new(&region, config.code_page, config.page_order);
         let units = Units::new(region.protection().write_unit(), region.span().len / GRANULE);
         let trampolines = Trampolines::new(region.span().len, config.branch_reach);
         let budget = Budget::new(config.code_budget);

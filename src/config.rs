@@ -53,6 +53,7 @@ pub struct Builder {
     strategy: Option<Strategy>,
     huge_pages: bool,
     anonymous: bool,
+    random_placement: bool,
     name: String,
     branch_reach: usize,
     tools: Tools,
@@ -75,6 +76,8 @@ pub(crate) struct Config {
     pub(crate) lookup_looks: usize,
     pub(crate) forks: bool,
     pub(crate) sealed: bool,
+    /// Says in which order code pages are used; 0 is by address.
+    pub(crate) page_order: u64,
 }
 
 impl Default for Builder {
@@ -87,6 +90,7 @@ impl Default for Builder {
             strategy: None,
             huge_pages: false,
             anonymous: false,
+            random_placement: false,
             name: "jit-arena".to_owned(),
             branch_reach: arch::BRANCH_REACH,
             tools: Tools::default(),
@@ -177,6 +181,23 @@ impl Builder {
     #[must_use]
     pub fn anonymous(mut self, anonymous: bool) -> Self {
         self.anonymous = anonymous;
+        self
+    }
+
+    /// Whether where code lies is left to chance, beyond what the system does.
+    /// Default: no.
+    ///
+    /// The region and, where there is one that lasts, its writable view are then
+    /// anywhere in the address space, not beside what was mapped before them, so
+    /// that no address of one tells where the other is; within branch reach of
+    /// [`near`](Self::near), if that is set. And code pages are used in an order of
+    /// the arena's own, not by address. Building looks at the process's mappings
+    /// once a view; memory, installs and drops cost what they do without. Forked
+    /// children have their parent's places. On macOS, views are where the system
+    /// puts them.
+    #[must_use]
+    pub fn random_placement(mut self, random: bool) -> Self {
+        self.random_placement = random;
         self
     }
 
@@ -332,11 +353,15 @@ impl Builder {
             (None, Ok(name)) if !name.is_empty() => Some(name.parse()?),
             (None, _) => None,
         };
+        let draw = || platform.random().map_err(BuildError::Random);
+        let (seeds, page_order) =
+            if self.random_placement { (Some([draw()?, draw()?]), draw()?) } else { (None, 0) };
         let request = RegionRequest {
             name: &self.name,
             reserve,
             near: self.near,
             strategy,
+            seeds,
             huge_pages: self.huge_pages,
             anonymous: self.anonymous,
         };
@@ -354,6 +379,7 @@ impl Builder {
             lookup_looks: self.lookup_looks,
             forks: self.forks,
             sealed: self.sealed,
+            page_order,
         };
         Arena::create(platform, &request, config)
     }

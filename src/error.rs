@@ -44,6 +44,9 @@ pub enum BuildError {
     /// The views cannot be sealed here, see
     /// [`Builder::sealed`](crate::Builder::sealed).
     Seal(OsError),
+    /// The system gave no random numbers, see
+    /// [`Builder::random_placement`](crate::Builder::random_placement).
+    Random(OsError),
 }
 
 impl fmt::Display for BuildError {
@@ -66,6 +69,9 @@ impl fmt::Display for BuildError {
                     "the views cannot be sealed: needs Linux 6.10, and another strategy than mprotect"
                 )
             }
+            Self::Random(_) => {
+                write!(f, "no random numbers to place code by: allow the call that was refused")
+            }
             Self::Fork(_) => write!(f, "forked children could not be provided for: free memory"),
         }
     }
@@ -76,7 +82,7 @@ impl Error for BuildError {
         match self {
             Self::Strategy(source) => Some(source),
             Self::Region(source) => Some(source),
-            Self::Fork(source) | Self::Seal(source) => Some(source),
+            Self::Fork(source) | Self::Seal(source) | Self::Random(source) => Some(source),
             _ => None,
         }
     }

@@ -44,6 +44,9 @@ pub(crate) struct RegionRequest<'a> {
     pub(crate) near: Option<usize>,
     /// The only strategy to try; by order of preference if `None`.
     pub(crate) strategy: Option<Strategy>,
+    /// Unless it is `None`, leaves places to chance: seeds of those of the
+    /// executable view and of a second one.
+    pub(crate) seeds: Option<[u64; 2]>,
     /// Whether to use huge pages where they can be had.
     pub(crate) huge_pages: bool,
     /// Whether to try anonymous memory before memory files.
@@ -151,14 +154,16 @@ impl Region {
         // A huge page can be mapped only where its address is a multiple of
         // its size.
         let huge = request.huge_pages.then(|| platform.huge_page());
-        let aside = huge.flatten().map_or(Place::Anywhere, Place::Aligned);
-        let wanted = Wanted {
-            name: request.name,
-            len,
-            guard: platform.guard().next_multiple_of(huge.flatten().unwrap_or(1)),
-            place: request.near.map_or(aside, Place::Near),
-            aside,
-        };
+        let unit = huge.flatten();
+        let aside = unit.map_or(Place::Anywhere, Place::Aligned);
+        let place = request.near.map_or(aside, Place::Near);
+        let guard = platform.guard().next_multiple_of(unit.unwrap_or(1));
+        let align = guard.max(unit.unwrap_or(1)).max(platform.system_page());
+        let at_random = |near, seed| Place::Random { near, align, seed };
+        let (place, aside) = request.seeds.map_or((place, aside), |[first, second]| {
+            (at_random(request.near, first), at_random(None, second))
+        });
+        let wanted = Wanted { name: request.name, len, guard, place, aside };
         let sync_core = platform.register_sync_core();
         let mut attempts = Vec::new();
         for strategy in order(request.strategy) {

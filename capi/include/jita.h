@@ -111,6 +111,10 @@
 // Flag of jita_options: prefer anonymous memory to a memory file.
 #define JITA_ANONYMOUS 4
 
+// Flag of jita_options: leave to chance where the code memory and the writable view
+// of it lie, and in which order it is used; within reach of near_address, if given.
+#define JITA_RANDOM_PLACEMENT 8
+
 // An arena. A handle is never followed: any value is safe to pass, and a wrong
 // one is an error.
 typedef struct jita_arena jita_arena;
@@ -152,7 +156,8 @@ typedef struct jita_options {
   // Name of the memory in the process's maps, UTF-8. Default: null,
   // "jit-arena".
   const char *name;
-  // JITA_EXPLICIT_ATTACH, JITA_HUGE_PAGES, JITA_ANONYMOUS, or 0.
+  // JITA_EXPLICIT_ATTACH, JITA_HUGE_PAGES, JITA_ANONYMOUS, JITA_RANDOM_PLACEMENT, or
+  // 0.
   uint32_t flags;
   // 0.
   uint32_t reserved;

@@ -15,8 +15,11 @@ pub const JITA_EXPLICIT_ATTACH: u32 = 1;
 pub const JITA_HUGE_PAGES: u32 = 2;
 /// Flag of jita_options: prefer anonymous memory to a memory file.
 pub const JITA_ANONYMOUS: u32 = 4;
+/// Flag of jita_options: leave to chance where the code memory and the writable view
+/// of it lie, and in which order it is used; within reach of near_address, if given.
+pub const JITA_RANDOM_PLACEMENT: u32 = 8;
 
-const FLAGS: u32 = JITA_EXPLICIT_ATTACH | JITA_HUGE_PAGES | JITA_ANONYMOUS;
+const FLAGS: u32 = JITA_EXPLICIT_ATTACH | JITA_HUGE_PAGES | JITA_ANONYMOUS | JITA_RANDOM_PLACEMENT;
 
 /// How an arena is to be. All but the size may be 0 for the default, as in
 /// `jita_options options = {.size = sizeof options};`. What it points to is the caller's and is not looked at after jita_create.
@@ -47,7 +50,8 @@ pub struct jita_options {
     /// Name of the memory in the process's maps, UTF-8. Default: null,
     /// "jit-arena".
     pub name: *const c_char,
-    /// JITA_EXPLICIT_ATTACH, JITA_HUGE_PAGES, JITA_ANONYMOUS, or 0.
+    /// JITA_EXPLICIT_ATTACH, JITA_HUGE_PAGES, JITA_ANONYMOUS, JITA_RANDOM_PLACEMENT, or
+    /// 0.
     pub flags: u32,
     /// 0.
     pub reserved: u32,
@@ -124,8 +128,10 @@ pub(crate) unsafe fn build(options: *const jita_options) -> Result<(Arena, bool)
         return Err(Failure::new(JITA_ERROR_INVALID, format!("unknown flags in {flags:#x}")));
     }
     let has = |flag| options.flags & flag != 0;
-    let mut builder =
-        Arena::builder().huge_pages(has(JITA_HUGE_PAGES)).anonymous(has(JITA_ANONYMOUS));
+    let mut builder = Arena::builder()
+        .huge_pages(has(JITA_HUGE_PAGES))
+        .anonymous(has(JITA_ANONYMOUS))
+        .random_placement(has(JITA_RANDOM_PLACEMENT));
     if options.reserve != 0 {
         builder = builder.reserve(options.reserve);
     }

@@ -118,6 +118,10 @@ pub struct ReplayArgs {
     #[arg(long, value_enum, default_value_t = Speed::Max)]
     pub speed: Speed,
 
+    /// Leave where code lies to chance
+    #[arg(long)]
+    pub random_placement: bool,
+
     /// Make a check fail on purpose, to see that it can
     #[arg(long, value_enum, value_name = "CHECK", hide = true)]
     pub sabotage: Option<replay::Sabotage>,

@@ -61,8 +61,13 @@ fn main_job(common: Common, output: Output) -> Result<(), Failure> {
     output.text(&machine.summary())?;
     output.text("")?;
 
-    let options =
-        ReplayOptions { threads: 1, strategy: common.strategy, speed: Speed::Max, sabotage: None };
+    let options = ReplayOptions {
+        threads: 1,
+        strategy: common.strategy,
+        speed: Speed::Max,
+        random_placement: false,
+        sabotage: None,
+    };
     let mut replays = Vec::new();
     for name in bundled::names() {
         let trace = open(name)?;
@@ -94,6 +99,7 @@ fn replay_command(args: &ReplayArgs, common: Common, output: Output) -> Result<(
         threads: args.threads.into(),
         strategy: common.strategy,
         speed: args.speed,
+        random_placement: args.random_placement,
         sabotage: args.sabotage,
     };
     // All are read first: a damaged one is told before any work is done.

@@ -36,12 +36,16 @@ const fn length(leaf: u64) -> usize {
 pub(crate) struct Index {
     /// Leaves first; the last level is one cache line.
     levels: Vec<Box<[AtomicU64]>>,
+    /// Three bits a level, leaves first: what numbers of children are exclusive-ored
+    /// with to have them in order.
+    order: u64,
 }
 
 impl Index {
     /// An index of `pages` pages of `granules` granules each, none of which has
-    /// a hole.
-    pub(crate) fn new(pages: usize, granules: usize) -> Self {
+    /// a hole. The *lowest* page is by address if `order` is 0, and by another order
+    /// for each other, in which pages that are close are close as well.
+    pub(crate) fn new(pages: usize, granules: usize, order: u64) -> Self {
         assert!(granules < 1 << LENGTH, "a page is larger than a leaf can tell");
         let mut levels = vec![zeroed_words(pages)];
         let mut nodes = pages;
@@ -49,7 +53,7 @@ impl Index {
             nodes = nodes.div_ceil(FAN);
             levels.push(zeroed_words(nodes));
         }
-        Self { levels }
+        Self { levels, order }
     }
 
     /// Goes through the pages that are filed as having a hole of `granules`,
@@ -77,7 +81,10 @@ impl Index {
         longest: &impl Fn(usize) -> usize,
     ) -> Option<T> {
         let below = level - 1;
-        for (child, node) in self.children(below, at).iter().enumerate() {
+        let children = self.children(below, at);
+        let order = (self.order >> (FAN.trailing_zeros() as usize * below)) as usize % FAN;
+        for child in (0..FAN).map(|number| number ^ order) {
+            let Some(node) = children.get(child) else { continue };
             // Acquire [P4]: pairs with the Release in `raise`: who finds a hole
             // here sees it in the bitmap, and so does `longest` afterwards.
             let was = node.load(Ordering::Acquire);
@@ -220,7 +227,7 @@ mod tests {
     #[test]
     fn the_lowest_page_is_found_through_all_levels() {
         for pages in [1, 7, 8, 9, 64, 65, 4096, 4097, 40_000] {
-            let index = Index::new(pages, 1024);
+            let index = Index::new(pages, 1024, 0);
             assert_eq!(index.lowest(1), None);
             let mut members = vec![pages - 1, pages / 2, pages / 3, 0];
             members.dedup();
@@ -239,8 +246,29 @@ mod tests {
     }
 
     #[test]
+    fn an_order_goes_through_all_pages_and_its_own_way() {
+        for pages in [1, 7, 8, 9, 65, 4097] {
+            let ways = [0, 0x5A3, 0x7_F00D].map(|order| {
+                let index = Index::new(pages, 1024, order);
+                (0..pages).for_each(|page| index.raise(page, 10));
+                let mut way = Vec::new();
+                while let Some(lowest) = index.lowest(10) {
+                    way.push(lowest);
+                    index.lower_to(lowest, 9);
+                }
+                let mut sorted = way.clone();
+                sorted.sort_unstable();
+                assert_eq!(sorted, (0..pages).collect::<Vec<_>>());
+                way
+            });
+            assert!(ways[0].is_sorted());
+            assert!(pages < 9 || ways[1] != ways[0] && ways[2] != ways[1] && ways[2] != ways[0]);
+        }
+    }
+
+    #[test]
     fn p4_a_page_moves_with_its_longest_hole() {
-        let index = Index::new(100, 1024);
+        let index = Index::new(100, 1024, 0);
         index.raise(50, 40);
         index.raise(3, 11);
         assert_eq!(index.lowest(11), Some(3));
@@ -258,7 +286,7 @@ mod tests {
 
     #[test]
     fn p4_a_hole_made_while_measuring_is_not_forgotten() {
-        let index = Index::new(9, 1024);
+        let index = Index::new(9, 1024, 0);
         index.raise(4, 100);
         let nothing = |_| None::<()>;
         index.search(50, nothing, |page| {
@@ -302,7 +330,7 @@ mod tests {
         for pages in [10, 65] {
             crate::sync::explore(move || {
                 let truth = (0..pages).map(|_| AtomicU64::new(0)).collect();
-                let filed = Arc::new(Filed { index: Index::new(pages, 1024), truth });
+                let filed = Arc::new(Filed { index: Index::new(pages, 1024, 0), truth });
                 // Something to search in vain beside what comes.
                 filed.make_hole(pages - 2, 5);
                 let maker = {
@@ -324,7 +352,7 @@ mod tests {
     fn whatever_comes_to_be_and_goes_the_lowest_is_found() {
         for seed in 1..=20_u64 {
             let pages = 1 + (seed as usize * 37) % 300;
-            let index = Index::new(pages, 1024);
+            let index = Index::new(pages, 1024, 0);
             // What each page has, and nothing else.
             let mut naive = vec![0_usize; pages];
             let mut state = seed;
@@ -355,7 +383,7 @@ mod tests {
         use std::sync::atomic::AtomicUsize;
         // What the pages really have, as their bitmaps would tell.
         let truth: Vec<_> = (0..100).map(|_| AtomicUsize::new(0)).collect();
-        let index = Index::new(truth.len(), 1024);
+        let index = Index::new(truth.len(), 1024, 0);
         std::thread::scope(|scope| {
             for seed in 1..=4_u64 {
                 let (truth, index) = (&truth, &index);

@@ -69,7 +69,8 @@ pub(crate) struct Pages {
 
 impl Pages {
     /// The pages of `region`, each of `page_bytes`; all free, none committed.
-    pub(crate) fn new(region: &Region, page_bytes: usize) -> Self {
+    /// `order` is that of the [index](Index::new).
+    pub(crate) fn new(region: &Region, page_bytes: usize, order: u64) -> Self {
         let granules = page_bytes / GRANULE;
         let count = region.span().len / page_bytes;
         let pages = Self {
@@ -80,7 +81,7 @@ impl Pages {
             count,
             base: region.span().start,
             system_page: region.platform().system_page(),
-            index: Index::new(count, granules),
+            index: Index::new(count, granules, order),
             committed: Tally::new(0),
             high_water: Tally::new(0),
         };

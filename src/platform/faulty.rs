@@ -168,6 +168,10 @@ unsafe impl Platform for Faulty {
         self.inner.close_file(file);
     }
 
+    fn random(&self) -> OsResult<u64> {
+        self.inner.random()
+    }
+
     fn guard(&self) -> usize {
         self.inner.guard()
     }

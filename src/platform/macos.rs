@@ -81,6 +81,14 @@ unsafe impl Platform for Macos {
         Err(unsupported("fcntl(F_ADD_SEALS)", 0))
     }
 
+    fn random(&self) -> OsResult<u64> {
+        let mut bytes = [0_u8; 8];
+        // SAFETY: as many bytes as the array has.
+        let status = unsafe { libc::getentropy(bytes.as_mut_ptr().cast(), bytes.len()) };
+        check(status, "getentropy", bytes.len())?;
+        Ok(u64::from_ne_bytes(bytes))
+    }
+
     fn close_file(&self, _file: MemoryFile) {}
 
     fn map(&self, backing: Backing, place: Place, len: usize, access: Access) -> OsResult<usize> {
@@ -94,7 +102,11 @@ unsafe impl Platform for Macos {
         let hint = match place {
             // Found by alignment only where a hint happens to have it.
             Place::Anywhere | Place::Aligned(_) => 0,
-            Place::Near(near) => near & !(self.system_page - 1),
+            // As random as the system's own choice.
+            Place::Random { near: None, .. } => 0,
+            Place::Near(near) | Place::Random { near: Some(near), .. } => {
+                near & !(self.system_page - 1)
+            }
         };
         // SAFETY: without MAP_FIXED the call replaces no mapping.
         let addr = unsafe { libc::mmap(pointer(hint), len, protection_bits(access), flags, -1, 0) };

@@ -117,6 +117,19 @@ pub enum Place {
     /// In a free range as near to this address as can be had; anywhere if none
     /// is found. A wish: the caller looks at what it got.
     Near(usize),
+    /// In a free range at a multiple of `align`, a power of two, that nobody can
+    /// foretell who does not know `seed`; if there is a `near`, one of which
+    /// every byte is within a branch's reach of it. As [`Near`](Self::Near) or
+    /// [`Aligned`](Self::Aligned) if none is found. A wish: the caller looks at
+    /// what it got.
+    Random {
+        /// Address to be within reach of.
+        near: Option<usize>,
+        /// What the address is to be a multiple of.
+        align: usize,
+        /// From [`Platform::random`].
+        seed: u64,
+    },
 }
 
 /// What is to be called around a fork, all on the thread that forks.
@@ -158,6 +171,16 @@ pub unsafe trait Platform: fmt::Debug + Send + Sync {
 
     /// Closes the descriptor; mappings of the file stay. System call.
     fn close_file(&self, file: MemoryFile);
+
+    /// A number that nobody can foretell. System call.
+    ///
+    /// # Errors
+    ///
+    /// The call that failed, or `ENOTSUP` on a machine that leaves nothing to
+    /// chance.
+    fn random(&self) -> OsResult<u64> {
+        Err(OsError { call: "getrandom", bytes: 0, errno: libc::ENOTSUP })
+    }
 
     /// Bytes to leave inaccessible on either side of a view that lasts, whole
     /// system pages; 0 on a machine without [`map_over`](Self::map_over).

@@ -151,6 +151,7 @@ mod tests {
             name: "huge",
             reserve: 8 << 20,
             near: None,
+            seeds: None,
             strategy: Some(Strategy::DualOpen),
             huge_pages: true,
             anonymous: false,

@@ -9,6 +9,7 @@ fn request(strategy: Option<Strategy>) -> RegionRequest<'static> {
         name: "region-test",
         reserve: MIB,
         near: None,
+        seeds: None,
         strategy,
         huge_pages: false,
         anonymous: false,

@@ -64,6 +64,8 @@ pub struct ReplayOptions {
     pub strategy: Option<Strategy>,
     /// How fast.
     pub speed: Speed,
+    /// Whether where code lies is left to chance.
+    pub random_placement: bool,
     /// For tests of the checks.
     pub sabotage: Option<Sabotage>,
 }
@@ -100,7 +102,7 @@ fn audited(
     options: ReplayOptions,
     progress: &mut dyn FnMut(usize),
 ) -> Result<ReplayReport, Failure> {
-    let arena = build(trace, options.strategy)?;
+    let arena = build(trace, options)?;
     let plan = Plan::new(trace, options.threads);
     let _wx = (options.sabotage == Some(Sabotage::Wx)).then(settle::WxMapping::new);
     let started = Instant::now();
@@ -165,12 +167,14 @@ fn work(
 
 /// An arena with room for the trace: three times what lives at once covers
 /// what is retired and not yet reusable.
-fn build(trace: &Trace, strategy: Option<Strategy>) -> Result<Arena, Failure> {
+fn build(trace: &Trace, options: ReplayOptions) -> Result<Arena, Failure> {
     const LEAST: u64 = 64 * MIB;
     const MOST: u64 = 2048 * MIB;
     let reserve = (3 * trace.peak_live()).next_multiple_of(MIB) + LEAST;
-    let mut builder = Arena::builder().reserve(reserve.min(MOST) as usize);
-    if let Some(strategy) = strategy {
+    let mut builder = Arena::builder()
+        .reserve(reserve.min(MOST) as usize)
+        .random_placement(options.random_placement);
+    if let Some(strategy) = options.strategy {
         builder = builder.strategy(strategy);
     }
     Ok(builder.build().map_err(Request::from)?)

@@ -1,7 +1,7 @@
 //! Memory files, mappings and their pages.
 //!
 //! Sources: memfd_create(2), fcntl(2) (F_ADD_SEALS), ftruncate(2),
-//! getrlimit(2), mmap(2), mremap(2) NOTES, mprotect(2), madvise(2), futex(2).
+//! getrandom(2), getrlimit(2), mmap(2), mremap(2) NOTES, mprotect(2), madvise(2), futex(2).
 
 use std::ffi::CString;
 
@@ -93,6 +93,17 @@ pub(super) fn close_file(file: MemoryFile) {
     // SAFETY: the descriptor is ours and not used again. An error of close(2)
     // on a file in memory means nothing: the descriptor is gone either way.
     let _ = unsafe { libc::close(file.0) };
+}
+
+/// From getrandom(2), which gives so few bytes whole.
+pub(super) fn random() -> OsResult<u64> {
+    let mut bytes = [0_u8; 8];
+    // SAFETY: as many bytes as the array has.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    if got == bytes.len() as isize {
+        return Ok(u64::from_ne_bytes(bytes));
+    }
+    Err(last_error("getrandom", bytes.len()))
 }
 
 /// Maps where the kernel likes.

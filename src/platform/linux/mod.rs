@@ -76,6 +76,10 @@ unsafe impl Platform for Linux {
         memory::close_file(file);
     }
 
+    fn random(&self) -> OsResult<u64> {
+        memory::random()
+    }
+
     fn guard(&self) -> usize {
         GUARD.max(self.system_page)
     }
@@ -85,6 +89,14 @@ unsafe impl Platform for Linux {
             Place::Anywhere => Vec::new(),
             Place::Aligned(align) => memory::aligned_candidate(len, align).into_iter().collect(),
             Place::Near(near) => place::candidates_now(len, near),
+            Place::Random { near, align, seed } => {
+                let mut starts = place::random_now(len, near, align, seed);
+                match near {
+                    Some(near) => starts.extend(place::candidates_now(len, near)),
+                    None => starts.extend(memory::aligned_candidate(len, align)),
+                }
+                starts
+            }
         };
         for start in candidates {
             if let Ok(addr) = memory::map_exactly(backing, start, len, access) {

@@ -1,4 +1,4 @@
-//! Free addresses near a given one.
+//! Free addresses: near a given one, or left to chance.
 //!
 //! Direct calls reach 2 GiB on x86-64 and 128 MiB on aarch64, so a region is
 //! best placed beside the host's own functions. mmap(2) takes a hint but, if
@@ -7,6 +7,7 @@
 //! tried, nearest first, with MAP_FIXED_NOREPLACE. Another thread may map
 //! something meanwhile; then the call fails and the next gap is tried.
 
+use crate::arch::BRANCH_REACH;
 use crate::units::{KIB, MIB, Span};
 
 /// Candidates tried before the kernel is left to choose.
@@ -66,6 +67,52 @@ fn candidates(maps: &str, len: usize, near: usize) -> Vec<usize> {
     starts.sort_unstable_by_key(|&start| reach(start, len, near));
     starts.truncate(TRIES);
     starts
+}
+
+/// Multiples of `align` at which `len` bytes would fit, drawn by `seed`; if there
+/// is a `near`, those of which every byte is within a branch's reach of it. None if
+/// there are none, or if the list of mappings cannot be read.
+pub(super) fn random_now(len: usize, near: Option<usize>, align: usize, seed: u64) -> Vec<usize> {
+    std::fs::read_to_string("/proc/self/maps")
+        .map(|maps| random(&maps, len, near, align, seed))
+        .unwrap_or_default()
+}
+
+fn random(maps: &str, len: usize, near: Option<usize>, align: usize, seed: u64) -> Vec<usize> {
+    // What lies above the stack need not be a process's at all.
+    let below_stack = maps.find("[stack]").map_or("", |end| &maps[..end + "[stack]".len()]);
+    let (lowest, highest) = near.map_or((0, usize::MAX), |near| {
+        (near.saturating_sub(BRANCH_REACH), near.saturating_add(BRANCH_REACH))
+    });
+    // First start of each gap, and how many there are.
+    let rooms: Vec<(usize, u64)> = gaps(below_stack)
+        .filter_map(|gap| {
+            let first = gap.start.max(lowest).checked_next_multiple_of(align)?;
+            let last = gap.end().min(highest).checked_sub(len)?;
+            Some((first, (last.checked_sub(first)? / align + 1) as u64))
+        })
+        .collect();
+    let all: u64 = rooms.iter().map(|(_, starts)| starts).sum();
+    let draw = |state: &mut u64| {
+        let mut number = next_random(state) % all.max(1);
+        rooms.iter().find_map(|&(first, starts)| {
+            let here = (number < starts).then(|| first + number as usize * align);
+            number = number.wrapping_sub(starts);
+            here
+        })
+    };
+    let mut state = seed;
+    (0..TRIES).filter_map(|_| draw(&mut state)).collect()
+}
+
+/// `SplitMix64` (Steele, Lea and Flood, OOPSLA 2014): draws again where a place was
+/// taken meanwhile.
+fn next_random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
 }
 
 /// How far the farthest byte of `[start, start + len)` is from `near`: what a
@@ -149,6 +196,33 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]
         assert!(!candidates(MAPS, 2 * MIB, near).contains(&0x4010_0000), "too small for two");
         assert!(candidates(MAPS, usize::MAX, near).is_empty());
         assert!(candidates("", len, near).is_empty());
+    }
+
+    #[test]
+    fn random_places_are_free_and_spread_and_within_reach() {
+        let (len, align) = (MIB, 64 * KIB);
+        let far: Vec<_> = (0..256).flat_map(|seed| random(MAPS, len, None, align, seed)).collect();
+        let is_free = |start| gaps(MAPS).any(|gap| gap.contains(Span::new(start, len)));
+        assert!(far.iter().all(|&start| start.is_multiple_of(align) && is_free(start)));
+        // Far apart, in all of the address space below the stack.
+        let distinct: std::collections::BTreeSet<_> = far.iter().collect();
+        assert!(distinct.len() > far.len() * 9 / 10);
+        assert!(far.iter().all(|&start| start < 0x7FFC_0000_0000));
+        assert!((0..8).all(|part| far.iter().any(|start| start >> 44 == part)));
+
+        let near = 0x4015_0000;
+        for seed in 0..256 {
+            let starts = random(MAPS, len, Some(near), align, seed);
+            assert_eq!(starts.len(), TRIES);
+            assert!(starts.iter().all(|&start| reach(start, len, near) <= BRANCH_REACH));
+            assert!(starts.iter().all(|&start| is_free(start)));
+        }
+        assert_eq!(
+            random(MAPS, len, Some(near), align, 1),
+            random(MAPS, len, Some(near), align, 1)
+        );
+        assert!(random(MAPS, usize::MAX, None, align, 1).is_empty());
+        assert!(random("", len, None, align, 1).is_empty());
     }
 
     #[test]

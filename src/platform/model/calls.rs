@@ -55,6 +55,7 @@ unsafe impl Platform for Machine {
         let near = match place {
             Place::Anywhere | Place::Aligned(_) => None,
             Place::Near(addr) => Some(addr),
+            Place::Random { near, .. } => near,
         };
         let start = self.state.with(|state| state.pages.place(near, len));
         self.step(Call::Map(start, len, access), |step| {

@@ -13,6 +13,7 @@ fn create(strategy: Option<Strategy>) -> Result<(Region, Report), RegionError> {
         name: "limits",
         reserve: RESERVE,
         near: None,
+        seeds: None,
         strategy,
         huge_pages: false,
         anonymous: false,

@@ -77,6 +77,7 @@ fn replayed(bench: &Bench, trace: &Trace, threads: usize) -> Result<Spread, Box<
         threads,
         strategy: Some(bench.strategy()),
         speed: Speed::Max,
+        random_placement: false,
         sabotage: None,
     };
     let mut ratios = Vec::new();
