@@ -9,8 +9,8 @@
 //! page at once, each at its own address, and write their own granules of it.
 //!
 //! Inside a window the mapping is writable to all threads of the process, not
-//! just its own: what protects it is that it is short-lived and its address is
-//! known to nobody else.
+//! just its own: what protects it is that it is short-lived, and not its address,
+//! which often is that of the last one.
 //!
 //! Owns: `[W1]` as far as just said; no mapping is ever W+X.
 //! Sources: mmap(2), mremap(2) NOTES.
