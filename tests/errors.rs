@@ -1,6 +1,8 @@
 //! Every error a client can get: what provokes it, that its message says what
 //! to do, and that nothing has changed after it.
 
+#![cfg(target_os = "linux")]
+
 mod common;
 
 use std::error::Error;

@@ -57,8 +57,10 @@ fn mount_tiny() -> io::Result<()> {
     let done = |status: c_int| {
         if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     };
-    // SAFETY: no memory is passed.
-    let (user, group) = unsafe { (libc::getuid(), libc::getgid()) };
+    // SAFETY: getuid(2) has no preconditions.
+    let user = unsafe { libc::getuid() };
+    // SAFETY: nor has getgid(2).
+    let group = unsafe { libc::getgid() };
     // SAFETY: changes what this process sees, and nothing else.
     done(unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) })?;
     std::fs::write("/proc/self/setgroups", "deny")?;

@@ -2,6 +2,8 @@
 //! threads and handlers inherit, keys that run out, drops in odd places, and
 //! threads that sleep.
 
+#![cfg(target_os = "linux")]
+
 mod common;
 
 use std::cell::RefCell;

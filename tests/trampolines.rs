@@ -1,6 +1,8 @@
 //! Trampolines: one a target, in reach, there for good, and never writable
 //! outside a scope.
 
+#![cfg(target_os = "linux")]
+
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};

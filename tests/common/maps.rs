@@ -58,7 +58,7 @@ pub(crate) fn resident_bytes(range: Range<usize>) -> usize {
     let mut present = vec![0_u8; range.len().div_ceil(page)];
     let start = std::ptr::with_exposed_provenance_mut(range.start);
     // SAFETY: the vector has a byte for each page; mincore reads no page.
-    let status = unsafe { libc::mincore(start, range.len(), present.as_mut_ptr()) };
+    let status = unsafe { libc::mincore(start, range.len(), present.as_mut_ptr().cast()) };
     assert_eq!(status, 0, "mincore: {}", std::io::Error::last_os_error());
     present.iter().filter(|byte| *byte & 1 == 1).count() * page
 }

@@ -10,6 +10,7 @@ use jit_arena::{Arena, BuildError, Builder, Executor, Strategy, ThreadHandle};
 
 pub(crate) mod child;
 pub(crate) mod code;
+#[cfg(target_os = "linux")]
 pub(crate) mod filter;
 pub(crate) mod maps;
 
