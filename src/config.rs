@@ -108,7 +108,7 @@ impl Builder {
     ///
     /// A whole number of code pages, at most 2 GiB. Default: 256 MiB, and
     /// 128 MiB on aarch64, whose direct branches reach no farther. Costs
-    /// address space (once a view), not memory.
+    /// address space (once a view, and that of the guards around it), not memory.
     #[must_use]
     pub fn reserve(mut self, bytes: usize) -> Self {
         self.reserve = bytes;
