@@ -138,6 +138,9 @@ impl Context {
     /// What the call made, and whether any of it may be known outside.
     pub(crate) fn end(&mut self) -> (Heap, bool) {
         self.world = None;
+        // The types of what is in slots are looked at before anything was put there.
+        let used = self.stack.iter().rposition(|slot| *slot != 0).map_or(0, |last| last + 1);
+        self.stack[..used].fill(0);
         (core::mem::take(&mut self.heap), core::mem::take(&mut self.escaped))
     }
 
