@@ -192,7 +192,7 @@ impl Builder {
     /// that no address of one tells where the other is; within branch reach of
     /// [`near`](Self::near), if that is set. And code pages are used in an order of
     /// the arena's own, not by address. Building looks at the process's mappings
-    /// once a view; memory, installs and drops cost what they do without. Forked
+    /// once a view; installs and drops run the same code as without. Forked
     /// children have their parent's places. On macOS, views are where the system
     /// puts them.
     #[must_use]
