@@ -89,19 +89,16 @@ unsafe impl Platform for Linux {
             Place::Anywhere => Vec::new(),
             Place::Aligned(align) => memory::aligned_candidate(len, align).into_iter().collect(),
             Place::Near(near) => place::candidates_now(len, near),
-            Place::Random { near, align, seed } => {
-                let mut starts = place::random_now(len, near, align, seed);
-                match near {
-                    Some(near) => starts.extend(place::candidates_now(len, near)),
-                    None => starts.extend(memory::aligned_candidate(len, align)),
-                }
-                starts
-            }
+            Place::Random { near, align, seed } => place::random_now(len, near, align, seed),
         };
         for start in candidates {
             if let Ok(addr) = memory::map_exactly(backing, start, len, access) {
                 return Ok(addr);
             }
+        }
+        if let Place::Random { near, align, .. } = place {
+            let place = near.map_or(Place::Aligned(align), Place::Near);
+            return self.map(backing, place, len, access);
         }
         memory::map_anywhere(backing, len, access)
     }
