@@ -17,7 +17,7 @@ use common::child;
 use common::{KIB, RESERVE, call, constant, install, maps};
 use jit_arena::platform::faulty::{Faulty, Kind};
 use jit_arena::platform::native;
-use jit_arena::{Arena, CodeLayout, Executor, OsError, Strategy, ThreadHandle};
+use jit_arena::{Arena, BuildError, CodeLayout, Executor, OsError, Strategy, ThreadHandle};
 
 /// The error that a refused call of this kind gives.
 fn errno(kind: Kind) -> i32 {
@@ -228,4 +228,24 @@ fn every_call_that_is_refused_is_met_by_an_error_or_the_next_rung() {
             ended.expect_success();
         },
     );
+}
+
+#[test]
+fn random_places_without_random_numbers_are_a_typed_error() {
+    let build = |machine: &Arc<Faulty>| {
+        let builder = Arena::builder().reserve(RESERVE).random_placement(true);
+        builder.build_on(Arc::clone(machine) as _)
+    };
+    let clean = Faulty::new(native());
+    drop(build(&clean).unwrap());
+    assert!(clean.calls(Kind::Random) > 0);
+    for first in 0..clean.calls(Kind::Random) {
+        let machine = Faulty::new(native());
+        machine.fail(Kind::Random, first, 1, libc::ENOSYS);
+        let error = build(&machine).unwrap_err();
+        let BuildError::Random(os) = &error else { panic!("{error:?}") };
+        assert_eq!(os.errno, libc::ENOSYS);
+        assert!(error.to_string().contains("allow the call"), "{error}");
+        assert_eq!(machine.calls(Kind::Map), 0, "nothing was built");
+    }
 }

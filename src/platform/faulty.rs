@@ -20,6 +20,8 @@ pub enum Kind {
     CreateFile,
     /// [`Platform::seal_file`].
     SealFile,
+    /// [`Platform::random`].
+    Random,
     /// [`Platform::map`].
     Map,
     /// [`Platform::duplicate`].
@@ -50,9 +52,10 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::CreateFile,
         Self::SealFile,
+        Self::Random,
         Self::Map,
         Self::Duplicate,
         Self::Unmap,
@@ -169,6 +172,7 @@ unsafe impl Platform for Faulty {
     }
 
     fn random(&self) -> OsResult<u64> {
+        self.gate(Kind::Random, "getrandom", size_of::<u64>())?;
         self.inner.random()
     }
 

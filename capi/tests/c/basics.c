@@ -177,7 +177,10 @@ int main(void) {
         OK(jita_destroy(arena));
         printf("%s: ok\n", STRATEGIES[i]);
     }
-    jita_arena *arena;
+    jita_arena *arena = create(NULL, JITA_RANDOM_PLACEMENT);
+    writes_and_runs(arena);
+    OK(jita_verify(arena));
+    OK(jita_destroy(arena));
     OK(jita_create(NULL, &arena));
     void *left = install(arena, 8);
     CHECK(call(left) == 8);
