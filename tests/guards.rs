@@ -8,26 +8,19 @@ mod common;
 use std::hint::black_box;
 
 use common::child::{self, SEGV_ACCERR};
-use common::{RESERVE, arena_of, call_at, constant, maps};
-use jit_arena::{Arena, CodeLayout, Strategy};
+use common::{RESERVE, arena_of, call_at, maps};
+use jit_arena::{Arena, Strategy};
 
-/// First bytes of the lasting views.
+/// First bytes of the lasting views: one where code is written in windows, or where
+/// it runs.
 fn views(arena: &Arena) -> Vec<usize> {
     let executable = arena.span().start;
-    let strategy = arena.report().strategy;
-    if !matches!(strategy, Strategy::DualPkey | Strategy::DualOpen) {
-        // Written in windows, or where it runs.
-        return vec![executable];
-    }
-    let mut thread = arena.attach().unwrap();
-    let mut reservation = thread.reserve(CodeLayout::new(64)).unwrap();
-    let mut scope = thread.write();
-    let bytes = scope.bytes(&mut reservation).unwrap();
-    bytes[..constant(7).len()].copy_from_slice(&constant(7));
-    let written = bytes.as_mut_ptr().expose_provenance();
-    drop(scope);
-    let executor = thread.publish(reservation).unwrap();
-    vec![executable, written - (executor.addr() - executable)]
+    let second = arena.write_offset().filter(|&offset| offset != 0);
+    let second = second.map(|offset| executable.wrapping_add_signed(offset));
+    let views: Vec<_> = [executable].into_iter().chain(second).collect();
+    let is_dual = matches!(arena.report().strategy, Strategy::DualPkey | Strategy::DualOpen);
+    assert_eq!(views.len(), if is_dual { 2 } else { 1 });
+    views
 }
 
 /// One access, which must not come back.

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use common::child;
 use common::{RESERVE, call, install};
-use jit_arena::{Arena, CodeLayout, Strategy};
+use jit_arena::{Arena, Strategy};
 
 /// Bytes of a code page.
 const PAGE: usize = 64 << 10;
@@ -17,16 +17,6 @@ const PAGE: usize = 64 << 10;
 fn random(strategy: Strategy) -> Option<Arena> {
     let builder = Arena::builder().reserve(RESERVE).strategy(strategy).random_placement(true);
     common::arena_of(strategy).map(|_| builder.build().unwrap())
-}
-
-/// From the executable view to where the same byte is written.
-fn write_offset(arena: &Arena) -> usize {
-    let mut thread = arena.attach().unwrap();
-    let mut reservation = thread.reserve(CodeLayout::new(64)).unwrap();
-    let entry = reservation.entry();
-    let mut scope = thread.write();
-    let bytes = scope.bytes(&mut reservation).unwrap();
-    bytes.as_mut_ptr().expose_provenance().wrapping_sub(entry)
 }
 
 /// Number of the code page that an arena begins with.
@@ -49,7 +39,7 @@ fn places_differ_from_arena_to_arena() {
         let pages: BTreeSet<_> = arenas.iter().map(first_page).collect();
         assert!(pages.len() > 8, "{strategy}: {pages:?}");
         if matches!(strategy, Strategy::DualPkey | Strategy::DualOpen) {
-            let offsets: BTreeSet<_> = arenas.iter().map(write_offset).collect();
+            let offsets: BTreeSet<_> = arenas.iter().map(|it| it.write_offset().unwrap()).collect();
             assert_eq!(offsets.len(), 17, "{strategy}: one view tells where the other is");
         }
     }
