@@ -1,15 +1,15 @@
 //! Every error a client can get: what provokes it, that its message says what
 //! to do, and that nothing has changed after it.
 
-#![cfg(target_os = "linux")]
-
 mod common;
 
 use std::error::Error;
 
+#[cfg(target_os = "linux")]
+use common::filter;
 use common::{
-    KIB, MIB, RESERVE, arena_of, call, child, constant, each_strategy, each_strategy_with, filter,
-    install, is_sanitized, not_run,
+    KIB, MIB, RESERVE, arena_of, call, child, constant, each_strategy, each_strategy_with, install,
+    is_sanitized, not_run,
 };
 use jit_arena::{
     Arena, AttachError, BuildError, CodeLayout, InstallError, MAX_ALIGN, MAX_EXECUTOR,
@@ -164,6 +164,7 @@ fn a_strategy_that_does_not_work_here_says_which_call_was_refused() {
     expect_message(&error, &[elsewhere.name(), "refused: ", "Leave the choice"]);
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn a_reserve_beyond_the_address_space_left() {
     if child::part().is_some() {
@@ -186,6 +187,7 @@ fn a_reserve_beyond_the_address_space_left() {
     child::run("a_reserve_beyond_the_address_space_left", "limited").expect_success();
 }
 
+#[cfg(target_os = "linux")]
 fn limit(resource: libc::__rlimit_resource_t, bytes: u64) {
     let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
     // SAFETY: the limit is there for the call to read.
@@ -564,6 +566,7 @@ fn attaching_in_the_last_moments_of_a_thread() {
     });
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn a_system_that_has_no_memory_left() {
     // The calls by which memory is committed answer as they do then.
@@ -600,6 +603,7 @@ fn a_system_that_has_no_memory_left() {
     });
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn a_window_the_system_refuses_to_open() {
     if is_sanitized() {
@@ -635,6 +639,7 @@ fn a_window_the_system_refuses_to_open() {
     });
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn a_window_the_system_refuses_to_close() {
     if is_sanitized() {
@@ -683,6 +688,7 @@ fn a_window_the_system_refuses_to_close() {
     });
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn collecting_ends_where_dead_code_cannot_be_filled() {
     if is_sanitized() {

@@ -2,8 +2,6 @@
 //! threads and handlers inherit, keys that run out, drops in odd places, and
 //! threads that sleep.
 
-#![cfg(target_os = "linux")]
-
 mod common;
 
 use std::cell::RefCell;
@@ -13,9 +11,9 @@ use std::sync::mpsc;
 use std::thread;
 
 use common::child::{self, SEGV_PKUERR};
-use common::{
-    Barrier, RESERVE, arena_of, call, call_at, code, constant, each_strategy, filter, install,
-};
+#[cfg(target_os = "linux")]
+use common::filter;
+use common::{Barrier, RESERVE, arena_of, call, call_at, code, constant, each_strategy, install};
 use common::{each_strategy_with, maps, not_run, requires};
 use jit_arena::{
     Arena, Builder, CodeLayout, Executor, InstallError, ReserveError, Running, Strategy,
@@ -564,6 +562,7 @@ fn h10_drops_after_the_arena_handle_is_gone() {
 
 // 11. Deferred work under somebody's pin, [D2].
 
+#[cfg(target_os = "linux")]
 #[test]
 fn h11_a_pin_makes_no_system_call_whatever_is_deferred() {
     static PHASE: AtomicUsize = AtomicUsize::new(0);

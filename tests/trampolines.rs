@@ -1,16 +1,16 @@
 //! Trampolines: one a target, in reach, there for good, and never writable
 //! outside a scope.
 
-#![cfg(target_os = "linux")]
-
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 
+#[cfg(target_os = "linux")]
+use common::filter;
 use common::{
-    Barrier, KIB, MIB, call_at, child, code, constant, each_strategy, each_strategy_with, filter,
-    install, is_sanitized, maps, not_run,
+    Barrier, KIB, MIB, call_at, child, code, constant, each_strategy, each_strategy_with, install,
+    is_sanitized, maps, not_run,
 };
 use jit_arena::{Arena, CodeLayout, Executor, Strategy, ThreadHandle, TrampolineError};
 
@@ -252,6 +252,7 @@ fn errors_say_what_to_do() {
     }
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn a_refused_window_leaves_nothing_behind() {
     if is_sanitized() {
