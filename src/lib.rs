@@ -93,6 +93,9 @@ pub use executor::{Entry, Executor};
 pub use guard::{Guard, Parked, Running};
 pub use layout::CodeLayout;
 pub use lookup::CodeInfo;
+#[cfg(feature = "model")]
+#[doc(hidden)]
+pub use page::probe;
 pub use platform::OsError;
 pub use pressure::Pressure;
 pub use protect::{Strategy, UnknownStrategy};

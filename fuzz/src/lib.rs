@@ -12,6 +12,7 @@
 pub mod code;
 pub mod config;
 pub mod dumps;
+pub mod index;
 pub mod ops;
 pub mod oracle;
 pub mod sizes;
@@ -70,11 +71,12 @@ pub fn batches(data: &[u8]) -> Outcome {
 pub type Target = fn(&[u8]) -> Outcome;
 
 /// All targets by name, which is also that of their corpus.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("operations", operations),
     ("churn", churn),
     ("batches", batches),
     ("config", config::run),
     ("traces", traces::run),
     ("dumps", dumps::run),
+    ("index", index::run),
 ];

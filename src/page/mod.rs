@@ -32,6 +32,8 @@ use crate::units::{GRANULE, Span};
 pub(crate) mod bitmap;
 mod index;
 pub(crate) mod marks;
+#[cfg(feature = "model")]
+pub mod probe;
 pub(crate) mod unit;
 
 use bitmap::{Run, WORD};
