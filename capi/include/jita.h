@@ -305,7 +305,7 @@ jita_status jita_create(const struct jita_options *options, struct jita_arena **
 
 // Destroys an arena: from here on its handle is an error for every call, but
 // those that end something (jita_exit, jita_unpark, jita_write_close,
-// jita_detach). What was not freed goes with it. Any thread; of several that
+// jita_detach) and, on a thread inside its code, jita_safepoint and jita_park. What was not freed goes with it. Any thread; of several that
 // destroy it at once one succeeds. The calling thread is detached.
 //
 // Its memory goes back to the system when the last thread has let go of it, and
@@ -413,8 +413,8 @@ jita_status jita_attach(struct jita_arena *arena);
 // With the last the thread lets go of the arena: blocks that it has not
 // published are given back.
 //
-// Errors: JITA_ERROR_STATE if the thread is not attached, or is inside code or a
-// write scope.
+// Errors: JITA_ERROR_STATE if the thread is not attached, or with the last is inside
+// code or a write scope.
 jita_status jita_detach(struct jita_arena *arena);
 
 // Opens a write scope: until jita_write_close the calling thread, and no other,
@@ -440,8 +440,8 @@ jita_status jita_write_close(struct jita_arena *arena);
 // it, and ends with the thread or its detaching. What is in it before it is
 // written is not defined. Lock-free; a system call when memory must be committed.
 //
-// Errors: JITA_ERROR_INVALID for no code, more than 4 MiB, or an alignment that
-// is none; JITA_ERROR_EXHAUSTED, JITA_ERROR_OS.
+// Errors: JITA_ERROR_INVALID for no code, more than 4 MiB or than the arena's
+// reserve, or an alignment that is none; JITA_ERROR_EXHAUSTED, JITA_ERROR_OS.
 //
 // Pointers:
 //

@@ -31,6 +31,7 @@ pub use arenas::*;
 pub use code::*;
 pub use look::*;
 pub use options::*;
+pub use registry::jita_arena;
 pub use run::*;
 pub use stats::*;
 pub use status::*;

@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 
 use jit_arena::{Guard, Parked};
 
-use crate::registry::{Id, jita_arena};
+use crate::registry::{Id, jita_arena, no_such};
 use crate::status::{Failure, JITA_EMPTY, JITA_OK, border, jita_status, null};
 use crate::thread::{self, Attached, lasting_mut, state};
 
@@ -279,7 +279,13 @@ pub extern "C" fn jita_park(arena: *mut jita_arena) -> jita_status {
         let id = Id::of(arena);
         // A thread that is inside code may block there, whatever has become of the
         // arena.
-        match thread::with_known(id, park)? {
+        let inside = |attached: &mut Attached| {
+            if !id.is_open() && attached.unfinished().is_none() {
+                return Err(no_such(id));
+            }
+            park(attached)
+        };
+        match thread::with_known(id, inside)? {
             Some(status) => Ok(status),
             None => thread::with(id, park),
         }
@@ -317,8 +323,8 @@ pub extern "C" fn jita_attach(arena: *mut jita_arena) -> jita_status {
 /// With the last the thread lets go of the arena: blocks that it has not
 /// published are given back.
 ///
-/// Errors: JITA_ERROR_STATE if the thread is not attached, or is inside code or a
-/// write scope.
+/// Errors: JITA_ERROR_STATE if the thread is not attached, or with the last is inside
+/// code or a write scope.
 #[unsafe(no_mangle)]
 pub extern "C" fn jita_detach(arena: *mut jita_arena) -> jita_status {
     border(|| {

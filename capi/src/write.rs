@@ -238,8 +238,8 @@ pub extern "C" fn jita_write_close(arena: *mut jita_arena) -> jita_status {
 /// it, and ends with the thread or its detaching. What is in it before it is
 /// written is not defined. Lock-free; a system call when memory must be committed.
 ///
-/// Errors: JITA_ERROR_INVALID for no code, more than 4 MiB, or an alignment that
-/// is none; JITA_ERROR_EXHAUSTED, JITA_ERROR_OS.
+/// Errors: JITA_ERROR_INVALID for no code, more than 4 MiB or than the arena's
+/// reserve, or an alignment that is none; JITA_ERROR_EXHAUSTED, JITA_ERROR_OS.
 ///
 /// # Safety
 ///
