@@ -9,6 +9,7 @@
 //! The entry points are what the targets in `fuzz_targets` call, and what
 //! `cargo test` replays the corpus with.
 
+pub mod capi;
 pub mod code;
 pub mod config;
 pub mod dumps;
@@ -71,7 +72,7 @@ pub fn batches(data: &[u8]) -> Outcome {
 pub type Target = fn(&[u8]) -> Outcome;
 
 /// All targets by name, which is also that of their corpus.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("operations", operations),
     ("churn", churn),
     ("batches", batches),
@@ -79,4 +80,5 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("traces", traces::run),
     ("dumps", dumps::run),
     ("index", index::run),
+    ("capi", capi::run),
 ];

@@ -1,7 +1,8 @@
 //! Random programs in every `cargo test`: fewer and shorter than a fuzzer's,
 //! always the same ones unless asked for more.
 //!
-//! `PROPTEST_CASES=20000` runs more, `JIT_ARENA_FUZZ_SEED=<n>` runs others.
+//! `PROPTEST_CASES=20000` runs more, `JIT_ARENA_FUZZ_SEED=<n>` runs others,
+//! `JIT_ARENA_FUZZ_TARGET=<name>` runs those of one target.
 
 use std::path::Path;
 
@@ -19,7 +20,10 @@ fn random_programs_hold() {
     println!("JIT_ARENA_FUZZ_SEED={seed}");
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    for (name, target) in TARGETS {
+    let only = std::env::var("JIT_ARENA_FUZZ_TARGET").ok();
+    let chosen = |name: &str| only.as_deref().is_none_or(|only| only == name);
+    assert!(TARGETS.iter().any(|(name, _)| chosen(name)), "no target is called {only:?}");
+    for (name, target) in TARGETS.into_iter().filter(|(name, _)| chosen(name)) {
         let config =
             Config { failure_persistence: None, max_shrink_iters: 300, ..Config::with_cases(60) };
         let config = Config { cases: cases().unwrap_or(config.cases), ..config };
