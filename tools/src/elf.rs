@@ -135,11 +135,11 @@ pub(crate) fn file_of(pieces: &[&Piece]) -> Option<Vec<u8>> {
 
 /// The unwind information of all pieces, one behind the other.
 fn frames_of(pieces: &[&Piece]) -> Vec<u8> {
+    // Nothing between them: zeros would be the length that ends the section, and
+    // what entries are padded to is in their lengths.
     let mut frames: Vec<u8> = Vec::new();
     for piece in pieces {
         frames.extend(without_end(&piece.eh_frame));
-        // Lengths count from their own end, so entries may follow each other.
-        frames.resize(frames.len().next_multiple_of(4), 0);
     }
     if !frames.is_empty() {
         frames.extend([0; 4]);
@@ -149,13 +149,50 @@ fn frames_of(pieces: &[&Piece]) -> Vec<u8> {
 
 /// The entries of `.eh_frame` bytes, up to the zero length that ends them.
 fn without_end(eh_frame: &[u8]) -> &[u8] {
-    let mut at = 0;
-    while let Some(length) = eh_frame.get(at..at + 4) {
-        let length = u32::from_ne_bytes([length[0], length[1], length[2], length[3]]);
-        if length == 0 {
-            return &eh_frame[..at];
-        }
-        at = at.saturating_add(4).saturating_add(length as usize);
+    let mut rest = eh_frame;
+    while let Some((length, behind)) = rest.split_first_chunk() {
+        let length = u32::from_ne_bytes(*length);
+        // A length of all ones stands for the one of 64 bits behind it.
+        let (length, behind) = match (length, behind.split_first_chunk()) {
+            (0, _) => return &eh_frame[..eh_frame.len() - rest.len()],
+            (u32::MAX, Some((length, behind))) => (u64::from_ne_bytes(*length), behind),
+            _ => (length.into(), behind),
+        };
+        rest = usize::try_from(length).ok().and_then(|len| behind.get(len..)).unwrap_or_default();
     }
     eh_frame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(eh_frame: &[u8]) -> Piece {
+        let code = Span::new(0x1000, 16);
+        Piece { code, name: String::new(), lines: Vec::new(), eh_frame: eh_frame.to_vec() }
+    }
+
+    fn entry(len: u32) -> Vec<u8> {
+        [&len.to_ne_bytes()[..], &vec![0; len as usize]].concat()
+    }
+
+    #[test]
+    fn entries_follow_each_other_whatever_their_lengths() {
+        let (odd, even) = (entry(13), entry(16));
+        let ended = [&even[..], &[0; 4]].concat();
+        let frames = frames_of(&[&piece(&odd), &piece(&ended), &piece(&[]), &piece(&even)]);
+        assert_eq!(frames, [&odd[..], &even, &even, &[0; 4]].concat());
+        assert_eq!(frames_of(&[&piece(&[]), &piece(&[0; 4])]), []);
+    }
+
+    #[test]
+    fn the_end_behind_an_entry_of_64_bits_is_not_taken_along() {
+        let long = [&u32::MAX.to_ne_bytes()[..], &13_u64.to_ne_bytes(), &[0; 13]].concat();
+        let ended = [&long[..], &[0; 4]].concat();
+        let frames = frames_of(&[&piece(&ended), &piece(&entry(8))]);
+        assert_eq!(frames, [&long[..], &entry(8), &[0; 4]].concat());
+        // What breaks off is kept as it is.
+        assert_eq!(without_end(&long[..20]), &long[..20]);
+        assert_eq!(without_end(&long[..6]), &long[..6]);
+    }
 }
