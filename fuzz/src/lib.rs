@@ -14,6 +14,7 @@ pub mod code;
 pub mod config;
 pub mod dumps;
 pub mod index;
+pub mod objects;
 pub mod ops;
 pub mod oracle;
 pub mod sizes;
@@ -72,13 +73,14 @@ pub fn batches(data: &[u8]) -> Outcome {
 pub type Target = fn(&[u8]) -> Outcome;
 
 /// All targets by name, which is also that of their corpus.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("operations", operations),
     ("churn", churn),
     ("batches", batches),
     ("config", config::run),
     ("traces", traces::run),
     ("dumps", dumps::run),
+    ("objects", objects::run),
     ("index", index::run),
     ("capi", capi::run),
 ];
