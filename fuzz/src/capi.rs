@@ -11,11 +11,13 @@ use arbitrary::{Arbitrary, Unstructured};
 
 use crate::Outcome;
 
-mod calls;
+mod arenas;
+mod blocks;
 mod create;
 pub mod look;
 pub mod model;
 pub mod ops;
+mod published;
 mod raw;
 mod run;
 pub mod world;
