@@ -164,7 +164,7 @@ impl World {
         let mut lines: Vec<(usize, String, u32)> = piece
             .lines
             .iter()
-            .map(|(offset, file, line)| (usize::from(*offset) % 1000, file.get(), *line))
+            .map(|(offset, file, line)| (usize::from(*offset) % (len + 2), file.get(), *line))
             .collect();
         lines.sort_by_key(|line| line.0);
         let given: Vec<Line<'_>> = lines

@@ -106,6 +106,8 @@ pub enum Op {
     Unpark(Which),
     /// Enters code, calls it, and exits.
     Call(Which, Pick),
+    /// Enters code with a word, frees it, has a safepoint or parks, collects, and exits.
+    Outlive(Which, Pick, u8),
     /// `jita_free`.
     Free(Addr),
     /// `jita_free_quiescent`, if nobody is inside code.

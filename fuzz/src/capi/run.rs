@@ -106,6 +106,39 @@ impl World {
         assert_eq!(jita_exit(raw::handle(handle)), JITA_OK);
     }
 
+    /// Frees the code that the thread is inside of, which stays until it has left,
+    /// whatever it goes through meanwhile.
+    pub(super) fn outlive(&mut self, which: Which, code: Pick, how: u8) {
+        let (Some(arena), handle) = self.which(which) else { return };
+        let entered = self.model.part(arena).frames.len();
+        self.enter_code(which, code, 255);
+        let Some(Frame::Holds(rx)) = self.model.part(arena).frames.get(entered).copied() else {
+            return;
+        };
+        self.go_on();
+        if self.model.live.contains_key(&rx) {
+            assert_eq!(jita::jita_free(raw::pointer(rx)), JITA_OK);
+            self.model.free(rx);
+            self.go_on();
+        }
+        let parks = how & 1 == 0;
+        if parks {
+            self.park(which);
+        } else {
+            self.safepoint(which);
+        }
+        for _ in 0..2 {
+            assert_eq!(jita::jita_collect(raw::handle(handle)), JITA_OK);
+            self.go_on();
+        }
+        if parks {
+            self.unpark(which);
+        }
+        if how & 2 == 0 {
+            self.exit(which);
+        }
+    }
+
     /// Errors of what needs the thread to be inside code, and not parked there.
     fn inside_errors(&self, arena: Option<usize>) -> Vec<jita_status> {
         let Some(at) = arena else { return vec![JITA_ERROR_HANDLE, JITA_ERROR_STATE] };

@@ -106,6 +106,7 @@ impl World {
             Op::Park(which) => self.park(which),
             Op::Unpark(which) => self.unpark(which),
             Op::Call(which, code) => self.call(which, code),
+            Op::Outlive(which, code, how) => self.outlive(which, code, how),
             Op::Free(addr) => self.free(addr, false),
             Op::FreeQuiescent(addr) => self.free(addr, true),
             Op::Collect(which) => self.collect(which),
@@ -125,6 +126,14 @@ impl World {
             Op::Name(status) => self.name(status),
             Op::Visit(count) => self.visit(count),
         }
+    }
+
+    /// What an operation of several calls does between them: what has failed so far has
+    /// changed nothing.
+    pub(super) fn go_on(&mut self) {
+        self.check();
+        self.before = self.figures();
+        self.failed = false;
     }
 
     /// Executes operations on another thread, which ends.
@@ -266,7 +275,7 @@ impl World {
     }
 
     /// What must be true after every operation.
-    fn check(&mut self) {
+    pub(super) fn check(&mut self) {
         for (at, now) in self.figures().into_iter().enumerate() {
             let Some(now) = now else { continue };
             // A call may attach the thread and fail for another reason.
@@ -334,7 +343,11 @@ impl Drop for World {
         for arena in &self.model.arenas {
             let handle = raw::handle(arena.handle);
             let ends = [jita::jita_unpark, jita::jita_exit, jita::jita_write_close];
-            while ends.iter().any(|end| end(handle) == JITA_OK) {}
+            // As often as a program can have opened something, and no more: what has failed
+            // may be that there is no end to it.
+            for _ in 0..64 {
+                ends.iter().for_each(|end| _ = end(handle));
+            }
             jita::jita_destroy(handle);
         }
     }
