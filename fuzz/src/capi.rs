@@ -34,10 +34,11 @@ const MAX_OPS: usize = 300;
 /// If a call does not do what the header says.
 pub fn run(data: &[u8]) -> Outcome {
     let mut u = Unstructured::new(data);
+    let Ok(strategy) = u.arbitrary() else { return Outcome::NotRun };
     let mut ops = Vec::new();
     while !u.is_empty() && ops.len() < MAX_OPS {
         let Ok(op) = Op::arbitrary(&mut u) else { break };
         ops.push(op);
     }
-    if ops.is_empty() { Outcome::NotRun } else { world::run(ops) }
+    if ops.is_empty() { Outcome::NotRun } else { world::run(strategy, ops) }
 }

@@ -65,7 +65,7 @@ impl World {
             if part.scopes == 0 {
                 for block in &mut part.pending {
                     block.written = true;
-                    if seals && block.sealed.is_none() {
+                    if seals && block.scoped && block.sealed.is_none() {
                         block.sealed = Some(block.code.bytes.clone());
                     }
                 }
@@ -151,8 +151,9 @@ impl World {
         }
         self.attached(at);
         self.model.occupy(&code);
-        let block = Block { code, rw, written: false, sealed: None };
-        self.model.part_mut(at).pending.push(block);
+        let part = self.model.part_mut(at);
+        let scoped = part.scopes > 0;
+        part.pending.push(Block { code, rw, scoped, written: false, sealed: None });
         true
     }
 
@@ -280,6 +281,13 @@ impl World {
             }
         }
         self.close(which);
+        if made && seed & 12 == 0 {
+            // In a scope that is not the block's any more.
+            self.open(which);
+            let at = self.model.part(arena).pending.len() - 1;
+            self.fill(which, Pick(at as u8), !seed);
+            self.close(which);
+        }
         if made {
             self.publish_at(which, last);
         }

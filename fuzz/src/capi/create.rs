@@ -53,9 +53,9 @@ fn fault(number: u8) -> Fault {
 
 impl World {
     /// An arena to begin with.
-    pub(super) fn create_plain(&mut self) {
+    pub(super) fn create_plain(&mut self, strategy: u8) {
         self.create(Options {
-            shape: [1, 1, 8],
+            shape: [1 + strategy % 3, 1, 8],
             flags: 0x100,
             bounds: [0, 0],
             fault: 255,

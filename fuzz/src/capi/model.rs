@@ -60,9 +60,11 @@ pub struct Block {
     pub code: Code,
     /// Where it is written.
     pub rw: usize,
+    /// Whether it was allocated in a write scope.
+    pub scoped: bool,
     /// Whether a scope has closed on it.
     pub written: bool,
-    /// With `mprotect`: what it held as the first scope closed on it.
+    /// With `mprotect`: what it held as the scope closed in which it was allocated.
     pub sealed: Option<Option<Vec<u8>>>,
 }
 

@@ -37,12 +37,13 @@ pub struct World {
 /// The library's state is the process's: one program at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Executes a program, and ends what it leaves.
+/// Executes a program, beginning with an arena of some strategy, and ends what it
+/// leaves.
 ///
 /// # Panics
 ///
 /// If something is not as the header says.
-pub fn run(ops: Vec<Op>) -> Outcome {
+pub fn run(strategy: u8, ops: Vec<Op>) -> Outcome {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let trace = std::env::var_os(TRACE_VARIABLE).is_some();
     let mut world = World {
@@ -54,7 +55,7 @@ pub fn run(ops: Vec<Op>) -> Outcome {
         failed: false,
         trace,
     };
-    world.create_plain();
+    world.create_plain(strategy);
     while world.step() {}
     let steps = world.model.now as usize;
     world.end();
