@@ -113,7 +113,8 @@ impl Lookups {
         // SeqCst [L1]: between the clearing of marks and the look at
         // `announced`; pairs with the fence in `announce`. Its Release pairs with
         // the fence in `is_still`: who reads a byte that is written from here on
-        // sees the count advanced.
+        // sees the count advanced. Its Acquire pairs with the Release in
+        // `Units::bury`, [W3].
         fence(Ordering::SeqCst);
         // Acquire [L1]: pairs with the Release of an announcement's end: what
         // the lookup read, it read before it is written.

@@ -132,6 +132,31 @@ mod in_loom {
         assert!(catch_unwind(AssertUnwindSafe(|| loom::model(race))).is_err());
     }
 
+    /// Blind spot: an Acquire fence pairs with the stores that its own thread has
+    /// read, so the language allows 0 here. loom's pairs with all that were read
+    /// by whoever comes before it.
+    #[test]
+    fn fences_acquire_what_others_have_read() {
+        fn program() -> Option<usize> {
+            let (mine, theirs) = pair();
+            let (third, passed) = (Arc::clone(&mine), Arc::new(AtomicUsize::new(0)));
+            let pass = Arc::clone(&passed);
+            let writer = thread::spawn(move || {
+                theirs[0].store(7, Relaxed);
+                theirs[1].store(1, Release);
+            });
+            let between = thread::spawn(move || pass.store(third[1].load(Relaxed), Release));
+            let seen = (passed.load(Acquire) == 1).then(|| {
+                fence(Acquire);
+                mine[0].load(Relaxed)
+            });
+            writer.join().unwrap();
+            between.join().unwrap();
+            seen
+        }
+        assert_eq!(outcomes(program).0, BTreeSet::from([None, Some(7)]));
+    }
+
     #[test]
     fn a_release_sequence_goes_on_through_read_modify_writes() {
         fn program() -> Option<usize> {

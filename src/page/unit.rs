@@ -81,9 +81,12 @@ impl Units {
             let unit = at / self.granules;
             let end = ((unit + 1) * self.granules).min(run.end());
             let dead = &self.dead[unit];
-            // AcqRel [W3]: who completes the unit comes after everyone who
-            // buried a part of it.
-            let before = dead.fetch_add((end - at) as u64, Ordering::AcqRel) as usize;
+            // Release [W3]: pairs with the fence in `Lookups::let_wipe`, which a
+            // recycler passes before it writes: who completes the unit comes
+            // after everyone who buried a part of it. Who made the unit buries
+            // its own parts before it publishes any, so nobody has run what it
+            // completes.
+            let before = dead.fetch_add((end - at) as u64, Ordering::Release) as usize;
             debug_assert!(before + end - at <= self.granules, "[W3] granules buried twice");
             if before + (end - at) == self.granules || mutant("unit-freed-half-dead") {
                 // Relaxed: the unit is ours; the Release that frees its

@@ -97,7 +97,9 @@ impl Holds {
         let mut chunk = Some(self);
         while let Some(holds) = chunk {
             for slot in &holds.entries {
-                // Acquire [E2]: pairs with the Release in `end`.
+                // Acquire [E2]: pairs with the Release in `end`. What the caller
+                // buries, another thread may write over by what it knows of the
+                // burial.
                 let entry = slot.load(Ordering::Acquire);
                 if entry != 0 {
                     held.push(entry);
@@ -121,5 +123,34 @@ impl Drop for Holds {
             let mut chunk = unsafe { Box::from_raw(next) };
             more = core::mem::replace(&mut chunk.more, AtomicPtr::new(ptr::null_mut()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::sync::{explore, thread};
+
+    #[test]
+    fn e2_who_sees_a_hold_gone_comes_after_what_was_run_under_it() {
+        explore(|| {
+            let shared = Arc::new((Holds::new(), AtomicUsize::new(0)));
+            let hold = shared.0.take(64);
+            let runner = {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || {
+                    // Relaxed: what is under test orders it.
+                    shared.1.store(1, Ordering::Relaxed);
+                    shared.0.end(hold);
+                })
+            };
+            let mut held = Vec::new();
+            shared.0.collect(&mut held);
+            let has_run = shared.1.load(Ordering::Relaxed) == 1;
+            assert!(has_run || held == [64], "[E2] gone, and not known to have run");
+            runner.join().unwrap();
+        });
     }
 }

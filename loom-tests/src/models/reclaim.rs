@@ -6,6 +6,7 @@ use jit_arena::{CodeLayout, GRANULE, Strategy};
 
 use super::publish::call;
 use super::{Bounds, CODE, M, Setup, install, install_long};
+use crate::thread::yield_now;
 
 pub(super) const MODELS: &[M] = &[
     M {
@@ -67,7 +68,7 @@ pub(super) const MODELS: &[M] = &[
     M {
         name: "units_of_two",
         checks: &["D1", "D3", "P1", "W3"],
-        eager: Some(Bounds { preemptions: 1, least: 100 }),
+        eager: Some(Bounds { preemptions: 1, least: 52 }),
         epoch: None,
         body: units_of_two,
     },
@@ -217,7 +218,7 @@ fn two_recyclers() {
 
 /// Two units of two executors each: one of each dies on one thread, the others on
 /// another that has run them, and each thread recycles its own. Whoever buries
-/// the last of a unit may write over both.
+/// the last of a unit may write over both, and one of them does at once.
 fn units_of_two() {
     let setup = Setup::with(Strategy::Mprotect, 4 * 4096, 1);
     let mut thread = setup.attach();
@@ -238,15 +239,18 @@ fn units_of_two() {
         drop((theirs, theirs_too));
         drop(thread.reserve(CodeLayout::new(CODE)));
     });
-    // Enough for a lot, which a claim is preceded by.
+    // Enough for a lot, which a claim is preceded by, and ripe by the time that
+    // the other buries: nothing of the epoch's orders this burial after that one.
     drop((mine, mine_too));
-    drop(thread.reserve(CodeLayout::new(CODE)));
+    yield_now();
+    let third = install(&mut thread, 3);
     other.join().unwrap();
+    drop(third);
     thread.collect();
     drop(thread);
     setup.verify();
     let stats = setup.arena.stats();
-    assert_eq!((stats.recycles, stats.committed_bytes), (4, 0));
+    assert_eq!((stats.recycles, stats.committed_bytes), (5, 0));
 }
 
 /// A thread drops an executor and exits, with a claim and a batch to hand
