@@ -16,6 +16,7 @@ pub mod models;
 pub mod mutants;
 pub mod record;
 mod setup;
+pub mod site;
 
 #[cfg(jit_arena_loom)]
 #[path = "loom.rs"]

@@ -4,30 +4,33 @@
 //! loom-tests --list        models, invariants, bounds, and what was counted last
 //! loom-tests [--record] [NAME]...
 //!                          runs them, all by default, and says what it came to
-//! loom-tests --mutants [--record] [PART]...
-//!                          seeds each fault whose name contains a PART, all by
-//!                          default, and says which model notices it
+//! loom-tests --mutants [--record] [--new] [PART]...
+//!                          seeds each fault whose name or place contains a
+//!                          PART, all by default, and says which model notices it
 //! ```
 //!
 //! `--record` keeps the result for the next `--list`, or for the order in which
-//! models are tried on a fault next time.
+//! models are tried on a fault next time; of what was not run it keeps what it had.
+//! `--new` leaves out what is recorded as noticed.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use loom_tests::mutants::{self, Fate};
-use loom_tests::{Bounds, CHECKER, Model, models, record};
+use loom_tests::record::{self, Killers};
+use loom_tests::{Bounds, CHECKER, Model, models, site};
 
 fn main() -> ExitCode {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
     let keep = args.iter().any(|arg| arg == "--record");
-    args.retain(|arg| arg != "--record");
+    let only_new = args.iter().any(|arg| arg == "--new");
+    args.retain(|arg| arg != "--record" && arg != "--new");
     let done = match args.first().map(String::as_str) {
         Some("--list") => {
             list();
             Ok(true)
         }
-        Some("--mutants") => seed(&args[1..], keep),
+        Some("--mutants") => seed(&args[1..], keep, only_new),
         // For `--mutants`: what there is to weaken in what the models run.
         Some("--weakenings") => {
             let ran = run(&args[1..], false);
@@ -119,10 +122,22 @@ fn print_weakenings() {}
 /// Longest that one mutant may take.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// Faults to seed: the variable that turns one on, and its name.
-fn faults(parts: &[String]) -> std::io::Result<Vec<(&'static str, String)>> {
-    let named = mutants::NAMED.iter().map(|(name, _)| ("JIT_ARENA_MUTANT", (*name).to_owned()));
-    let mut faults: Vec<_> = named.collect();
+/// A fault to seed.
+struct Fault {
+    /// What it is called.
+    name: String,
+    /// The variable that turns it on, and the value.
+    variable: &'static str,
+    value: String,
+}
+
+/// All faults.
+fn faults() -> std::io::Result<Vec<Fault>> {
+    let named = mutants::NAMED.iter().map(|(name, _)| Fault {
+        name: (*name).to_owned(),
+        variable: "JIT_ARENA_MUTANT",
+        value: (*name).to_owned(),
+    });
     let found = std::process::Command::new(std::env::current_exe()?)
         .arg("--weakenings")
         // Enough for every line to be passed.
@@ -132,67 +147,77 @@ fn faults(parts: &[String]) -> std::io::Result<Vec<(&'static str, String)>> {
         let why = "no model may fail without a fault: run them first";
         return Err(std::io::Error::other(why));
     }
-    let sites = String::from_utf8_lossy(&found.stdout).into_owned();
-    faults.extend(
-        sites
-            .lines()
-            .filter_map(|line| line.strip_prefix("weaken: "))
-            // The eager scheme is part of the checking.
-            .filter(|site| !site.contains("reclaim/eager.rs"))
-            .map(|site| ("JIT_ARENA_WEAKEN", site.to_owned())),
-    );
-    faults.retain(|(_, fault)| {
-        parts.is_empty() || parts.iter().any(|part| fault.contains(part.as_str()))
+    let listed = String::from_utf8_lossy(&found.stdout).into_owned();
+    let sites = listed.lines().filter_map(|line| line.strip_prefix("weaken: "));
+    // The eager scheme is part of the checking.
+    let sites: Vec<&str> = sites.filter(|site| !site.contains("reclaim/eager.rs")).collect();
+    let weakened = site::names(&sites)?.into_iter().map(|(name, value)| Fault {
+        name,
+        variable: "JIT_ARENA_WEAKEN",
+        value,
     });
-    Ok(faults)
+    Ok(named.chain(weakened).collect())
 }
 
 /// Runs the mutants; whether all that had to die did.
-fn seed(parts: &[String], keep: bool) -> std::io::Result<bool> {
+fn seed(parts: &[String], keep: bool, only_new: bool) -> std::io::Result<bool> {
     if !cfg!(jit_arena_mutants) {
         let why = "this build has no faults to seed; build with --cfg jit_arena_mutants";
         return Err(std::io::Error::other(why));
     }
-    let (mut killers, mut explained, mut alive) = (Vec::new(), 0, 0);
+    let faults = faults()?;
+    let names = || faults.iter().map(|fault| fault.name.as_str());
+    if let Some((stale, _)) =
+        mutants::BEYOND.iter().find(|(known, _)| !names().any(|name| name.starts_with(known)))
+    {
+        return Err(std::io::Error::other(format!(
+            "beyond the models is `{stale}`: no such fault"
+        )));
+    }
+    let mut killers = Killers::read(names())?;
+    let (mut killed, mut explained, mut alive) = (0, 0, 0);
     println!("{:<56} killed by, in schedule", "fault");
-    for (variable, fault) in faults(parts)? {
-        let mut models: Vec<&str> = models::by_cost().map(|model| model.name).collect();
-        if let Some(known) = record::killer(&fault).and_then(Model::named) {
-            models.insert(0, known.name);
+    for Fault { name, variable, value } in &faults {
+        let is_meant = |part: &String| name.contains(part.as_str()) || value.contains(part);
+        if !parts.is_empty() && !parts.iter().any(is_meant) || only_new && killers.is_known(name) {
+            continue;
         }
-        let beyond = mutants::beyond(&fault);
+        let beyond = mutants::beyond(name);
         if let (Some(why), true) = (beyond, parts.is_empty()) {
             // Every model would have to be run to its end, to no end.
             explained += 1;
-            println!("{fault:<56} not tried, beyond the models: {why}");
+            println!("{name:<56} not tried, beyond the models: {why}");
             continue;
         }
-        let outcome = match (mutants::try_kill(variable, &fault, &models, LIMIT)?, beyond) {
+        let fate = mutants::try_kill(variable, value, &killers.order(name), LIMIT)?;
+        let (outcome, killer) = match (fate, beyond) {
             (Fate::Killed(model, schedule), _) => {
-                killers.push((fault.clone(), format!("{model}, {schedule}")));
-                format!("{model}, {schedule}")
+                killed += 1;
+                let killer = format!("{model}, {schedule}");
+                (killer.clone(), Some(killer))
             }
-            (_, Some(why)) => {
+            (Fate::Survived { .. } | Fate::TimedOut, Some(why)) => {
                 explained += 1;
-                format!("beyond the models: {why}")
+                (format!("beyond the models: {why}"), None)
             }
-            (Fate::Survived { reached }, None) => {
+            (fate, _) => {
                 alive += 1;
-                format!("SURVIVED{}", if reached { "" } else { ", never reached" })
-            }
-            (Fate::TimedOut, None) => {
-                alive += 1;
-                "SURVIVED, timed out".to_owned()
+                let what = match fate {
+                    Fate::Survived { reached: false } => ", never reached",
+                    Fate::TimedOut => ", timed out",
+                    Fate::Died => ", or died of something else",
+                    Fate::Survived { .. } | Fate::Killed(..) => "",
+                };
+                (format!("SURVIVED{what}"), None)
             }
         };
-        println!("{fault:<56} {outcome}");
+        println!("{name:<56} {outcome}");
+        if keep {
+            killers.keep(name, killer)?;
+        }
     }
     println!(
-        "{} killed, {explained} beyond the models and explained, {alive} unexplained survivors",
-        killers.len()
+        "{killed} killed, {explained} beyond the models and explained, {alive} unexplained survivors"
     );
-    if keep {
-        record::keep_killers(&killers)?;
-    }
     Ok(alive == 0)
 }
