@@ -24,7 +24,7 @@ pub fn count(checker: &str, model: &str) -> Option<(&'static str, &'static str)>
 ///
 /// # Errors
 ///
-/// If the file cannot be written.
+/// If the file cannot be read or written.
 pub fn keep_counts(checker: &str, ran: &[(&str, Explored)]) -> std::io::Result<()> {
     let stays = |line: &&str| {
         let mut words = line.split_whitespace();
@@ -32,7 +32,9 @@ pub fn keep_counts(checker: &str, ran: &[(&str, Explored)]) -> std::io::Result<(
         let again = of == Some(checker) && ran.iter().any(|(model, _)| *model == name);
         !again && Model::named(name).is_some()
     };
-    let mut lines: Vec<String> = COUNTS.lines().filter(stays).map(str::to_owned).collect();
+    // The file, not `COUNTS`: another build may have recorded since.
+    let text = std::fs::read_to_string(place("counts.txt"))?;
+    let mut lines: Vec<String> = text.lines().filter(stays).map(str::to_owned).collect();
     lines.extend(ran.iter().map(|(model, ran)| {
         format!("{checker} {model} {} {:.1}", ran.schedules, ran.time.as_secs_f64())
     }));
