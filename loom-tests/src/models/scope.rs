@@ -72,7 +72,7 @@ pub(super) const MODELS: &[M] = &[
     M {
         name: "abandon_inside_a_scope_mprotect",
         checks: &["W1", "W3", "B1"],
-        eager: Some(Bounds { preemptions: 1, least: 7 }),
+        eager: Some(Bounds { preemptions: 1, least: 16000 }),
         epoch: None,
         body: abandon_inside_a_scope,
     },
