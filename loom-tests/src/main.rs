@@ -142,6 +142,7 @@ fn faults() -> std::io::Result<Vec<Fault>> {
         .arg("--weakenings")
         // Enough for every line to be passed.
         .env("JIT_ARENA_PREEMPTIONS", "1")
+        .env("JIT_ARENA_SECONDS", "5")
         .output()?;
     if !found.status.success() {
         let why = "no model may fail without a fault: run them first";
