@@ -18,7 +18,8 @@ use crate::page::Pages;
 use crate::page::unit::Units;
 use crate::platform::{OsError, OsResult, Platform};
 use crate::pressure::Budget;
-use crate::reclaim::retire::{Batch, Dead, Stack};
+use crate::reclaim::depot::Depot;
+use crate::reclaim::retire::{Attempts, Batch, Dead, Ripe, Stack};
 use crate::reclaim::scheme::Collector;
 use crate::reclaim::sync::Syncs;
 use crate::reclaim::trim::Watermark;
@@ -69,9 +70,15 @@ pub(crate) struct Shared {
     pub(crate) collector: Renewable<Collector>,
     /// Batches that a sleeping thread holds, or that could not be filled.
     pub(crate) waiting: Stack,
-    /// Executors dropped by threads that are not attached: no grace period has
-    /// begun for them yet.
-    pub(crate) orphans: Stack,
+    /// Batches of threads that are not attached, or that are one of many: no
+    /// grace period has begun for them yet.
+    pub(crate) gathering: Stack,
+    /// Those for which one was begun together.
+    pub(crate) ripe: CachePadded<Ripe>,
+    /// Attempts to make holes before the arena grows.
+    pub(crate) pushes: Attempts,
+    /// Holes beyond what their threads may keep.
+    pub(crate) depot: Depot,
     /// Counts of threads that are not attached; several may write it.
     pub(crate) unattached: Unattached,
     /// Core synchronisations that recycled memory waits for.
@@ -111,6 +118,7 @@ impl Shared {
     pub(crate) fn totals(&self) -> Totals {
         let mut totals = self.threads.totals();
         totals.add(&self.unattached.0);
+        totals.stats.claimed_bytes += self.depot.bytes() as u64;
         totals
     }
 
@@ -130,9 +138,9 @@ impl Shared {
     }
 
     /// Hands an executor over that a thread without a handle dropped. Its
-    /// grace period begins when an attached thread adopts it. Lock-free.
+    /// grace period begins when an attached thread defers it. Lock-free.
     pub(crate) fn orphan(&self, dead: Dead) {
-        self.orphans.push(Batch::of(dead, self.weight(dead)));
+        self.gathering.push(Batch::of(dead, self.weight(dead)));
     }
 
     /// Bytes that become free with `dead`, which may be more than its own where
@@ -273,6 +281,7 @@ impl Arena {
         let units = Units::new(region.protection().write_unit(), region.span().len / GRANULE);
         let trampolines = Trampolines::new(region.span().len, config.branch_reach);
         let budget = Budget::new(config.code_budget);
+        let depot = Depot::new(region.span().len / GRANULE);
         let shared = Box::new(Shared {
             refs: CachePadded::new(AtomicUsize::new(1)),
             arenas: AtomicUsize::new(1),
@@ -284,7 +293,10 @@ impl Arena {
             threads: Registry::new(),
             collector: Renewable::new(Collector::new()),
             waiting: Stack::new(),
-            orphans: Stack::new(),
+            gathering: Stack::new(),
+            ripe: CachePadded::new(Ripe::new()),
+            pushes: Attempts::default(),
+            depot,
             unattached: Unattached::default(),
             syncs: Syncs::new(),
             watermark: Watermark::default(),

@@ -113,7 +113,10 @@ impl ThreadState {
         }
         self.put_claim_aside();
         recycle::before_claim(self);
-        if self.claim_own(need) || (recycle::settle_now(self) && self.claim_own(need)) {
+        if self.claim_own(need)
+            || self.claim_from_depot(need)
+            || (recycle::settle_now(self) && self.claim_own(need))
+        {
             return Ok(());
         }
         self.claim_shared(need)
@@ -122,6 +125,15 @@ impl ThreadState {
     /// Makes a hole of the thread's own the claim; false if none is long enough.
     fn claim_own(&self, need: usize) -> bool {
         let hole = self.holes.borrow_mut().take(need);
+        hole.is_some_and(|hole| {
+            self.begin_claim(hole);
+            true
+        })
+    }
+
+    /// Makes a hole that another thread had no room for the claim.
+    fn claim_from_depot(&self, need: usize) -> bool {
+        let hole = self.shared().depot.take(need);
         hole.is_some_and(|hole| {
             self.begin_claim(hole);
             true

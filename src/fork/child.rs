@@ -230,7 +230,11 @@ fn look(shared: &Shared, own: &[&ThreadState]) -> Seen {
 /// Forgets batches that wait for something, whole.
 fn drop_batches(shared: &Shared) {
     shared.waiting.reset();
-    shared.orphans.reset();
+    shared.gathering.reset();
+    // What arrives with a collector that is gone arrives never.
+    shared.ripe.reset();
+    // Its holes are found, too.
+    shared.depot.reset();
 }
 
 /// Retires what was retired anew, and makes holes of what is nobody's.
@@ -242,7 +246,7 @@ fn adopt(shared: &Shared, own: &[&ThreadState], seen: &Seen) {
         for &dead in some {
             batch.push(dead, shared.weight(dead));
         }
-        shared.orphans.push(batch);
+        shared.gathering.push(batch);
     }
     let mut runs: Vec<Run> = Vec::new();
     for (at, known) in seen.known.iter().enumerate() {

@@ -16,9 +16,12 @@
 //!   It is for model checking: it reaches every reuse that any legal scheme
 //!   can reach, in a fraction of the states.
 
+pub(crate) mod depot;
+mod fill;
 pub(crate) mod hold;
 pub(crate) mod recycle;
 pub(crate) mod retire;
+pub(crate) mod share;
 mod steady;
 pub(crate) mod sync;
 pub(crate) mod trim;

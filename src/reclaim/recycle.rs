@@ -13,8 +13,17 @@
 //!                  holes of the thread's own, to be written over
 //!                               │ beyond its share, or when it ends
 //!                               ▼
+//!                  the depot, for threads that are many
+//!                               │ beyond what that may have
+//!                               ▼
 //!             filled with traps ──▶ granules free ──▶ filed as holes
 //! ```
+//!
+//! A thread whose share of the free memory makes lots that are worth their while
+//! works by itself: it installed most of what it retires, so it touches metadata
+//! and code that no other thread does. Where threads are too many for that, they
+//! defer together, one of them recycles for all, and what each has beyond a
+//! little is in the [depot](super::depot).
 //!
 //! Order is everything: marks go before the granules are anybody's, or they
 //! would be the next owner's, `[D1]`; every core has synchronised before that,
@@ -23,47 +32,20 @@
 use crate::arch;
 use crate::arena::Shared;
 use crate::page::bitmap::Run;
-use crate::platform::OsResult;
 use crate::pressure;
 use crate::stats;
-use crate::sync::{PATIENCE, mutant};
+use crate::sync::{PATIENCE, mutant, yield_now};
 use crate::thread::ThreadState;
-use crate::units::{GRANULE, KIB, MIB};
+use crate::units::{GRANULE, KIB};
 
-use super::retire::{Batch, Dead, Stack, Was};
+use super::fill::fill;
+use super::retire::{Batch, Batches, Dead, Ripe, Was};
+use super::share;
 use super::sync::Ticket;
 use super::trim;
 
-/// Farthest apart and longest that spans share a write window where neighbours
-/// may run meanwhile, in bytes: one mapping for many fills.
-const WINDOW_GAP: usize = 64 * KIB;
-const WINDOW_LEN: usize = MIB;
-
 /// Granules that a recycled run is joined with on a side.
 const MOST_AROUND: usize = 512;
-
-/// Least and most that is a thread's share, in bytes.
-const LEAST_SHARE: usize = 8 * KIB;
-const MOST_SHARE: usize = 4 * MIB;
-
-/// Most bytes in a lot: what one takes is what an install may have to wait.
-const MOST_LOT: usize = 128 * KIB;
-
-/// Bytes that all threads together may keep of what they recycle.
-fn shares(shared: &Shared) -> usize {
-    shared.pages.committed_bytes() / 16
-}
-
-/// Bytes of holes that a thread keeps for itself: all threads together have
-/// [`shares`].
-pub(crate) fn share(shared: &Shared) -> usize {
-    (shares(shared) / shared.threads.attached().max(1)).clamp(LEAST_SHARE, MOST_SHARE)
-}
-
-/// Bytes of a lot, of a thread that has such a share.
-pub(crate) fn lot(share: usize) -> usize {
-    (share / 2).min(MOST_LOT)
-}
 
 /// What a thread has recycled and must not write yet, `[X2]`.
 #[derive(Debug)]
@@ -98,38 +80,68 @@ impl Unsynced {
 /// What a thread does for reclamation each time it needs a new claim.
 pub(crate) fn before_claim(thread: &ThreadState) {
     let shared = thread.shared();
-    if shared.orphans.bytes() > 0 {
-        thread.adopt_orphans();
+    let mut common = share::common_lot(shared);
+    if shared.gathering.bytes() >= common {
+        thread.defer_gathered();
     }
-    let ripe = &thread.record().ripe;
-    let lot = lot(thread.share.get());
-    if ripe.pending() >= lot {
-        if ripe.batches().bytes() < lot {
-            // Its grace period may be over for all we know.
-            thread.local.pin().flush();
-        }
-        if ripe.batches().bytes() >= lot {
-            recycle(thread, Of::ThisThread);
-        }
+    let stock = shared.depot.bytes();
+    if stock > 0 && stock >= share::of_depot(shared) / 2 {
+        // Nobody waits for it, and two lots take one synchronisation.
+        common *= 2;
     }
-    if thread.unsynced.borrow().bytes > 0 {
+    ripen(thread, &shared.ripe, common);
+    ripen(thread, &thread.record().ripe, share::lot(thread.share.get()));
+    let share = thread.share.get();
+    let unsynced = thread.unsynced.borrow().bytes;
+    if unsynced > share {
+        // More than it needs: others wait for it.
+        synchronise(thread);
+    } else if unsynced > 0 {
         settle(thread);
+    }
+    if thread.holes.borrow().bytes() > share {
+        // Some more, so that it is not soon there again.
+        share_out(thread, share - share / 16);
+    }
+}
+
+/// Recycles what is ripe, if that is a lot; if it may soon be, tries to advance
+/// the epoch.
+fn ripen(thread: &ThreadState, ripe: &Ripe, lot: usize) {
+    let pending = ripe.pending();
+    if pending < lot {
+        return;
+    }
+    if ripe.batches().bytes() < lot && ripe.attempts.is_time(pending, lot / 4) {
+        if pending >= share::HELD_UP * lot {
+            // Most likely by a thread that lost the processor while it was
+            // pinned: it is let run.
+            yield_now();
+        }
+        // Its grace period may be over for all we know.
+        thread.local.pin().flush();
+    }
+    if ripe.batches().bytes() >= lot {
+        recycle(thread, [ripe]);
     }
 }
 
 /// Tries to make holes now, before the arena grows; whether it made any.
 pub(crate) fn push(thread: &ThreadState) -> bool {
     let shared = thread.shared();
-    let pending: usize = shared.threads.records().map(|record| record.ripe.pending()).sum();
-    if pending + thread.batch_bytes() < shares(shared).clamp(16 * KIB, 128 * KIB) / 2 {
+    let pending: usize = all_ripe(shared).map(Ripe::pending).sum();
+    let waiting = pending + shared.gathering.bytes() + thread.batch_bytes();
+    let least = share::shares(shared).clamp(16 * KIB, 128 * KIB) / 2;
+    if waiting < least || !shared.pushes.is_time(waiting, least) {
         return false;
     }
     thread.seal();
+    thread.defer_gathered();
     // A batch ripens after two advances of the epoch, and each flush makes one
     // at most.
     thread.local.pin().flush();
     thread.local.pin().flush();
-    recycle(thread, Of::AllThreads) > 0 && synchronise(thread)
+    recycle(thread, all_ripe(shared)) > 0 && synchronise(thread)
 }
 
 /// See [`ThreadHandle::collect`](crate::ThreadHandle::collect).
@@ -145,22 +157,24 @@ pub(crate) fn reclaim(thread: &ThreadState) -> bool {
     let shared = thread.shared();
     shared.gate.wait_a_little();
     thread.put_claim_aside();
-    thread.adopt_orphans();
     thread.seal();
-    let mut any = thread.holes.borrow().count() > 0 || thread.unsynced.borrow().bytes() > 0;
+    thread.defer_gathered();
+    let mut any = thread.holes.borrow().count() > 0
+        || thread.unsynced.borrow().bytes() > 0
+        || shared.depot.bytes() > 0;
     // A batch ripens within three advances if nobody is pinned; each flush
     // runs a bounded part of what is ripe, so it goes on while that helps, and
     // for a while where something is known to be on its way: threads that ended
     // leave much to run that hands nothing over.
-    let is_pending = || shared.threads.records().any(|record| record.ripe.pending() > 0);
+    let is_pending = || all_ripe(shared).any(|ripe| ripe.pending() > 0);
     let mut idle = 0;
     while idle < 4 || (idle < 4 + PATIENCE && is_pending()) {
         thread.local.pin().flush();
-        idle = if recycle(thread, Of::AllThreads) > 0 { 0 } else { idle + 1 };
+        idle = if recycle(thread, all_ripe(shared)) > 0 { 0 } else { idle + 1 };
         any |= idle == 0;
     }
     synchronise(thread);
-    give_up(thread, 0);
+    give_up(thread);
     thread.account_unused();
     any
 }
@@ -171,7 +185,7 @@ pub(crate) fn hand_over(thread: &ThreadState) {
         thread.put_claim_aside();
     }
     settle(thread);
-    give_up(thread, 0);
+    share_out(thread, 0);
     let rest = core::mem::take(&mut *thread.unsynced.borrow_mut());
     let mut batch = Batch::new();
     for run in rest.runs {
@@ -185,32 +199,31 @@ pub(crate) fn hand_over(thread: &ThreadState) {
     }
 }
 
-/// Whose ripe batches.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Of {
-    /// Those of the calling thread: it installed most of what it retires, so
-    /// it touches metadata and code that no other thread does.
-    ThisThread,
-    AllThreads,
+/// What is ripe, all threads' and each one's.
+fn all_ripe(shared: &Shared) -> impl Iterator<Item = &Ripe> {
+    let own = shared.threads.records().map(|record| &*record.ripe);
+    core::iter::once(&*shared.ripe).chain(own)
 }
 
 /// Recycles ripe batches, a lot; returns the bytes of it, less what the system
 /// refused.
-fn recycle(thread: &ThreadState, whose: Of) -> usize {
+fn recycle<'a>(thread: &'a ThreadState, ripe: impl IntoIterator<Item = &'a Ripe>) -> usize {
     let shared = thread.shared();
     // [F1]: a fork needs what was published as it was.
     let Some(_inside) = shared.gate.enter() else { return 0 };
-    let own = thread.record();
-    let theirs = shared.threads.records().filter(|record| !core::ptr::eq(*record, own));
-    let theirs = theirs.take(if whose == Of::AllThreads { usize::MAX } else { 0 });
-    let ripe = core::iter::once(own).chain(theirs).map(|record| record.ripe.batches());
+    let ripe = ripe.into_iter().map(Ripe::batches);
     let mut waiting: Option<Box<Batch>> = None;
     let mut unsynced = thread.unsynced.borrow_mut();
     let (known, before) = (unsynced.runs.len(), unsynced.bytes);
-    for batch in ripe.chain([&shared.waiting]).flat_map(Stack::take_all) {
-        // [E2]: after the batch was taken, so every hold on a part of it that
-        // was published under a pin is seen.
-        let held = if mutant("holds-not-looked-at") { vec![] } else { shared.threads.held() };
+    let mut lot = Batches::default();
+    ripe.chain([&shared.waiting]).for_each(|stack| lot.append(stack.take_all()));
+    if lot.is_empty() {
+        return 0;
+    }
+    // [E2]: after all of it was taken, so every hold on a part of it that was
+    // published under a pin is seen.
+    let held = if mutant("holds-not-looked-at") { vec![] } else { shared.threads.held() };
+    for batch in lot {
         if !shared.config.tools.is_empty() {
             tell_tools(shared, batch.dead(), &held);
         }
@@ -252,15 +265,14 @@ fn recycle(thread: &ThreadState, whose: Of) -> usize {
     unsynced.ticket = shared.syncs.ticket();
     drop(unsynced);
     thread.account_unused();
-    thread.share.set(share(shared));
+    thread.share.set(share::of_thread(shared));
     stats::add(&thread.tallies().lots, 1);
     trim::after_lot(thread, recycled);
     pressure::fell(shared);
     recycled
 }
 
-/// Makes what a synchronisation has covered the thread's own holes; gives up
-/// what is more than its share.
+/// Makes what a synchronisation has covered the thread's own holes.
 fn settle(thread: &ThreadState) {
     let shared = thread.shared();
     let mut unsynced = thread.unsynced.borrow_mut();
@@ -268,28 +280,31 @@ fn settle(thread: &ThreadState) {
         return;
     }
     let mut holes = thread.holes.borrow_mut();
+    // A lot that was recycled for all.
+    let depot = (unsynced.bytes > thread.share.get()).then_some(&shared.depot);
+    let most = share::of_depot(shared);
     for run in unsynced.runs.drain(..) {
         // So that what is free in a row is one hole, whoever has it.
         let whole = shared.pages.claim_around(&shared.region, run, MOST_AROUND);
         stats::add(&thread.tallies().taken, whole.len - run.len);
-        holes.add(whole);
+        if !depot.is_some_and(|depot| depot.bytes() < most && depot.put(whole)) {
+            holes.add(whole);
+        }
     }
     unsynced.bytes = 0;
-    let share = thread.share.get();
-    let has_surplus = holes.bytes() > share;
     drop((unsynced, holes));
     thread.account_unused();
-    if has_surplus {
-        // Some more, so that it is not soon there again.
-        give_up(thread, share - share / 16);
-    }
 }
 
-/// Synchronises all cores where that gives the thread more than it has: what is
-/// missed until then is found among everybody's, and a synchronisation of
-/// another thread's may come first. Whether anything became a hole.
+/// Synchronises all cores where that gives the thread more than it has, and half
+/// its share: what is missed until then is found among everybody's, and a
+/// synchronisation of another thread's may come first. Whether anything became a
+/// hole.
 pub(crate) fn settle_now(thread: &ThreadState) -> bool {
-    thread.unsynced.borrow().bytes > thread.holes.borrow().bytes() && synchronise(thread)
+    let unsynced = thread.unsynced.borrow().bytes;
+    let is_worth_it =
+        unsynced > thread.holes.borrow().bytes() && unsynced >= thread.share.get() / 2;
+    is_worth_it && synchronise(thread)
 }
 
 /// Synchronises all cores, unless nothing waits for it; whether anything became
@@ -318,11 +333,31 @@ fn tell_tools(shared: &Shared, batch: &[Dead], held: &[usize]) {
     }
 }
 
-/// Makes the highest of a thread's own holes everybody's, until it has no more
-/// than `keep` bytes of them.
-pub(crate) fn give_up(thread: &ThreadState, keep: usize) {
+/// Shares the highest of a thread's own holes out, until it has no more than
+/// `keep` bytes of them: to the depot as far as that has room, or to everybody.
+fn share_out(thread: &ThreadState, keep: usize) {
+    let (depot, most) = (&thread.shared().depot, share::of_depot(thread.shared()));
     let mut surplus = Vec::new();
     thread.holes.borrow_mut().drain(keep, &mut surplus);
+    surplus.retain(|&run| depot.bytes() >= most || !depot.put(run));
+    if most == 0 {
+        // Threads have become few.
+        depot.drain(&mut surplus);
+    }
+    thread.account_unused();
+    free(thread, surplus);
+}
+
+/// Makes all of a thread's own holes everybody's, and those in the depot.
+pub(crate) fn give_up(thread: &ThreadState) {
+    let mut surplus = Vec::new();
+    thread.holes.borrow_mut().drain(0, &mut surplus);
+    thread.shared().depot.drain(&mut surplus);
+    free(thread, surplus);
+}
+
+/// Makes granules of the thread's everybody's.
+fn free(thread: &ThreadState, mut surplus: Vec<Run>) {
     if surplus.is_empty() {
         return;
     }
@@ -359,84 +394,4 @@ fn take_off(thread: &ThreadState, dead: Dead, recycled: &mut Unsynced) {
         }
     }
     thread.shared().units.bury(run, |whole| recycled.push(whole));
-}
-
-/// Fills runs with traps. Those that the system refuses to open are taken out,
-/// and wait for somebody to try again.
-fn fill(thread: &ThreadState, runs: &mut Vec<Run>) {
-    let shared = thread.shared();
-    let (protection, platform) = (shared.region.protection(), shared.region.platform());
-    runs.sort_unstable_by_key(|run| run.start);
-    let mut refused: Option<Box<Batch>> = None;
-    let mut filled = 0;
-    let before = protection.open(platform);
-    let mut at = 0;
-    while at < runs.len() {
-        let group = at..at + group_len(shared, &runs[at..]);
-        at = group.end;
-        if fill_group(thread, &runs[group.clone()]).is_ok() {
-            runs.copy_within(group.clone(), filled);
-            filled += group.len();
-            continue;
-        }
-        stats::add(&thread.tallies().refusals, 1);
-        for run in &runs[group] {
-            let span = shared.pages.span(*run);
-            refused.get_or_insert_with(Batch::new).push(Dead { span, was: Was::Unit }, span.len);
-        }
-    }
-    protection.close(platform, before);
-    runs.truncate(filled);
-    for run in runs {
-        let span = shared.pages.span(*run);
-        // SAFETY: memory of the region, executable again now that the rights
-        // are closed: where one toggle serves a whole thread it was not before.
-        unsafe { platform.invalidate_instruction_cache(span.start, span.len) };
-    }
-    if let Some(refused) = refused {
-        shared.waiting.push(refused);
-    }
-}
-
-/// How many of the first runs share a window. At least one.
-fn group_len(shared: &Shared, runs: &[Run]) -> usize {
-    let coarse = shared.units.are_coarse();
-    let start = runs[0].start;
-    let mut end = runs[0].end();
-    1 + runs[1..]
-        .iter()
-        .take_while(|next| {
-            let near = (next.start - end) * GRANULE <= WINDOW_GAP
-                && (next.end() - start) * GRANULE <= WINDOW_LEN;
-            let shares = if coarse { next.start == end } else { near };
-            end = next.end();
-            shares
-        })
-        .count()
-}
-
-/// Fills runs that share a window; nothing, if the system refuses that.
-fn fill_group(thread: &ThreadState, group: &[Run]) -> OsResult<()> {
-    let shared = thread.shared();
-    let (protection, platform) = (shared.region.protection(), shared.region.platform());
-    let (start, end) = (group[0].start, group[group.len() - 1].end());
-    let around = shared.pages.span(Run::new(start, end - start));
-    // SAFETY: [W3] the span begins and ends with dead granules in whole units;
-    // where units are coarse all of it is dead.
-    let window = unsafe { protection.window(platform, around) }?;
-    for run in group {
-        let span = shared.pages.span(*run);
-        let to = window.writable_at(span.start);
-        // SAFETY: [E2] nobody runs it, [B1] nobody else owns it, and the
-        // window is open.
-        unsafe { platform.fill_traps(to, span.len) };
-        // SAFETY: just written through the same window.
-        unsafe { platform.clean_data_cache(to, span.len) };
-    }
-    // SAFETY: opened above, and not used again.
-    if unsafe { protection.close_window(platform, window) }.is_err() {
-        stats::add(&thread.tallies().refusals, 1);
-        thread.unsealed.borrow_mut().push(window);
-    }
-    Ok(())
 }

@@ -1,18 +1,23 @@
 //! Dead executors on their way to becoming holes.
 //!
-//! Retiring puts an executor into the dropping thread's [`Batch`]; a full
-//! batch is deferred by the epoch, and once its grace period is over lands on
-//! the arena's *ripe* [`Stack`], from which an allocating thread recycles it.
-//! Deferred work runs inside whatever pin happens to collect, so all it does is
-//! that one push, `[D2]`.
+//! Retiring puts an executor into the dropping thread's [`Batch`]. A full batch
+//! that makes a lot is deferred by the epoch; smaller ones, of threads that are
+//! one of many, first gather on a [`Stack`] that all threads share and are
+//! deferred together. Once their grace period is over batches land on a *ripe*
+//! stack, the thread's or the arena's, from which an allocating thread recycles
+//! them. Deferred work runs inside whatever pin happens to collect, so all it
+//! does is that one push, `[D2]`.
 
+use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
 
 use crate::sync::{AtomicPtr, Ordering, Tally};
 use crate::units::Span;
 
-/// Executors a batch holds at most.
+/// Executors a batch holds at most, and what it has room for at first: those of
+/// threads that are one of many stay small.
 pub(crate) const BATCH: usize = 64;
+const ROOM: usize = 16;
 
 /// Granules that are to become a hole.
 #[derive(Clone, Copy, Debug)]
@@ -64,14 +69,14 @@ unsafe impl Send for Batch {}
 
 impl Batch {
     pub(crate) fn new() -> Box<Self> {
-        Box::new(Self { next: ptr::null_mut(), dead: Vec::with_capacity(BATCH), bytes: 0 })
+        Box::new(Self { next: ptr::null_mut(), dead: Vec::with_capacity(ROOM), bytes: 0 })
     }
 
-    /// Empties it for use again; `None` if it was made for less than others.
+    /// Empties it for use again; `None` if it was made for one.
     pub(crate) fn recycled(mut self: Box<Self>) -> Option<Box<Self>> {
         (self.next, self.bytes) = (ptr::null_mut(), 0);
         self.dead.clear();
-        (self.dead.capacity() >= BATCH).then_some(self)
+        (self.dead.capacity() >= ROOM).then_some(self)
     }
 
     /// A batch of one.
@@ -120,17 +125,24 @@ impl Stack {
     }
 
     pub(crate) fn push(&self, batch: Box<Batch>) {
+        self.push_all(batch.into());
+    }
+
+    /// Pushes all of them, in one step.
+    pub(crate) fn push_all(&self, batches: Batches) {
+        let Some(last) = batches.nodes().last() else { return };
         // Relaxed: decides when to recycle, not what.
-        self.bytes.fetch_add(batch.bytes as u64, Ordering::Relaxed);
-        let node = Box::into_raw(batch);
+        self.bytes.fetch_add(batches.bytes() as u64, Ordering::Relaxed);
+        let first = ManuallyDrop::new(batches).head;
         // Relaxed: only compared and stored in `next`.
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
-            // SAFETY: `node` came from a box and is ours until it is pushed.
-            unsafe { (*node).next = head };
-            // Release [D2]: pairs with the Acquire in `take_all`: what ended
-            // the grace period is known to who recycles.
-            match self.head.compare_exchange_weak(head, node, Ordering::Release, Ordering::Relaxed)
+            // SAFETY: the nodes came from boxes and are ours until pushed.
+            unsafe { (*last.as_ptr()).next = head };
+            // Release [D2] [E1]: pairs with the Acquire in `take_all`: what ended
+            // the grace period is known to who recycles, and that nobody can
+            // newly reach what is dead to who defers.
+            match self.head.compare_exchange_weak(head, first, Ordering::Release, Ordering::Relaxed)
             {
                 Ok(_) => return,
                 Err(now) => head = now,
@@ -140,19 +152,17 @@ impl Stack {
 
     /// Takes everything pushed so far.
     pub(crate) fn take_all(&self) -> Batches {
-        // Acquire [D2]: pairs with the Release in `push`.
-        let head = self.head.swap(ptr::null_mut(), Ordering::Acquire);
-        let mut bytes = 0;
-        let mut at = NonNull::new(head);
-        while let Some(node) = at {
-            // SAFETY: the swap made the list ours, and its nodes are boxes.
-            let batch = unsafe { node.as_ref() };
-            bytes += batch.bytes;
-            at = NonNull::new(batch.next);
+        // Relaxed: what comes later is for the next taker. Mostly there is
+        // nothing, and then the line stays shared.
+        if self.head.load(Ordering::Relaxed).is_null() {
+            return Batches::default();
         }
-        // Relaxed: as in `push`.
-        self.bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
-        Batches { head }
+        // Acquire [D2] [E1]: pairs with the Release in `push_all`.
+        let head = self.head.swap(ptr::null_mut(), Ordering::Acquire);
+        let batches = Batches { head };
+        // Relaxed: as in `push_all`.
+        self.bytes.fetch_sub(batches.bytes() as u64, Ordering::Relaxed);
+        batches
     }
 
     /// Drops everything on it, and counts from nothing. By a thread that is alone.
@@ -165,7 +175,7 @@ impl Stack {
 
     /// Bytes waiting here, about.
     pub(crate) fn bytes(&self) -> usize {
-        // Relaxed: as in `push`. Two's complement: a taker may subtract before
+        // Relaxed: as in `push_all`. Two's complement: a taker may subtract before
         // the pusher of a batch it saw has added.
         let bytes = self.bytes.load(Ordering::Relaxed);
         if bytes > i64::MAX as u64 { 0 } else { bytes as usize }
@@ -185,23 +195,48 @@ pub(crate) struct Ripe {
     batches: Stack,
     /// Bytes deferred and not arrived.
     expected: Tally,
+    pub(crate) attempts: Attempts,
+}
+
+/// When to try again what did not help: once there is so much more to help with.
+///
+/// An attempt to advance the epoch looks at all threads, and does it pinned; a
+/// thread that loses the processor then holds everything up, and if that made
+/// the others try all the time, one of them would be next.
+#[derive(Debug, Default)]
+pub(crate) struct Attempts {
+    /// Bytes that waited when it was last tried.
+    last: Tally,
+}
+
+impl Attempts {
+    /// Whether to try now that `waiting` bytes wait; if so that counts as tried.
+    pub(crate) fn is_time(&self, waiting: usize, step: usize) -> bool {
+        // Relaxed, both: steers policy.
+        let last = self.last.load(Ordering::Relaxed) as usize;
+        let is_time = waiting < last || waiting - last >= step;
+        if is_time {
+            self.last.store(waiting as u64, Ordering::Relaxed);
+        }
+        is_time
+    }
 }
 
 impl Ripe {
     pub(crate) fn new() -> Self {
-        Self { batches: Stack::new(), expected: Tally::new(0) }
+        Self { batches: Stack::new(), expected: Tally::new(0), attempts: Attempts::default() }
     }
 
-    /// Announces that a batch of `bytes` was deferred.
+    /// Announces that batches of `bytes` were deferred.
     pub(crate) fn expect(&self, bytes: usize) {
         // Relaxed: steers policy.
         self.expected.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// What deferred work does, and all it does, `[D2]`. Lock-free.
-    pub(crate) fn arrive(&self, batch: Box<Batch>) {
-        let bytes = batch.bytes;
-        self.batches.push(batch);
+    pub(crate) fn arrive(&self, batches: Batches) {
+        let bytes = batches.bytes();
+        self.batches.push_all(batches);
         // Relaxed: steers policy.
         self.expected.fetch_sub(bytes as u64, Ordering::Relaxed);
     }
@@ -225,9 +260,55 @@ impl Ripe {
     }
 }
 
-/// The batches of a stack, owned. Dropping the rest frees it.
+/// A list of batches, owned. Dropping the rest frees it.
 pub(crate) struct Batches {
     head: *mut Batch,
+}
+
+// SAFETY: it owns its batches, which are plain data.
+unsafe impl Send for Batches {}
+
+impl Default for Batches {
+    fn default() -> Self {
+        Self { head: ptr::null_mut() }
+    }
+}
+
+impl Batches {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.head.is_null()
+    }
+
+    /// Puts those of `other` in front.
+    pub(crate) fn append(&mut self, other: Self) {
+        if let Some(last) = other.nodes().last() {
+            // SAFETY: both lists are owned, and their nodes are boxes.
+            unsafe { (*last.as_ptr()).next = self.head };
+            self.head = ManuallyDrop::new(other).head;
+        }
+    }
+
+    fn nodes(&self) -> impl Iterator<Item = NonNull<Batch>> {
+        let mut at = NonNull::new(self.head);
+        core::iter::from_fn(move || {
+            let node = at?;
+            // SAFETY: the list is owned, and its nodes are boxes.
+            at = NonNull::new(unsafe { node.as_ref() }.next);
+            Some(node)
+        })
+    }
+
+    /// Bytes that become free with them.
+    pub(crate) fn bytes(&self) -> usize {
+        // SAFETY: as in `nodes`.
+        self.nodes().map(|node| unsafe { node.as_ref() }.bytes).sum()
+    }
+}
+
+impl From<Box<Batch>> for Batches {
+    fn from(batch: Box<Batch>) -> Self {
+        Self { head: Box::into_raw(batch) }
+    }
 }
 
 impl Iterator for Batches {

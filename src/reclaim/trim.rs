@@ -114,7 +114,7 @@ pub(crate) fn after_lot(thread: &ThreadState, recycled: usize) {
         return;
     }
     // Whole system pages may lie in its own holes, too.
-    recycle::give_up(thread, 0);
+    recycle::give_up(thread);
     let excess = free - keep;
     let mut trimmed = 0;
     for only_empty in [true, false] {

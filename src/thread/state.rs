@@ -12,9 +12,10 @@ use crate::page::bitmap::Run;
 use crate::platform::OsError;
 use crate::pressure;
 use crate::protect::Window;
-use crate::reclaim::recycle::{self, Unsynced};
-use crate::reclaim::retire::{Batch, Dead, Ripe};
+use crate::reclaim::recycle::Unsynced;
+use crate::reclaim::retire::{Batch, Batches, Dead, Ripe};
 use crate::reclaim::scheme::{Local, Pin};
+use crate::reclaim::share;
 use crate::registry::Record;
 use crate::reservation::Reservation;
 use crate::scope::OpenWindow;
@@ -66,7 +67,7 @@ pub(crate) struct ThreadState {
     pub(crate) window: Cell<Option<OpenWindow>>,
     /// What it has dropped and not yet deferred.
     batch: Cell<Option<Box<Batch>>>,
-    /// Bytes a batch has at most, about; see [`recycle::share`].
+    /// Bytes a batch has at most, about; see [`share::of_thread`].
     pub(crate) share: Cell<usize>,
     /// An empty batch for after that.
     spare: Cell<Option<Box<Batch>>>,
@@ -106,7 +107,7 @@ impl ThreadState {
             open_scopes: Cell::new(0),
             window: Cell::new(None),
             batch: Cell::new(None),
-            share: Cell::new(recycle::share(arena)),
+            share: Cell::new(share::of_thread(arena)),
             spare: Cell::new(None),
             withheld: RefCell::new(Vec::new()),
             unsealed: RefCell::new(Vec::new()),
@@ -282,12 +283,12 @@ impl ThreadState {
         stats::add(&self.tallies().retired_bytes, bytes);
     }
 
-    /// Retires what nobody can newly reach. O(1); now and then hands a batch
+    /// Retires what nobody can newly reach. O(1); now and then hands batches
     /// to the epoch.
     pub(crate) fn retire(&self, dead: Dead) {
         let mut batch = self.batch.take().or_else(|| self.spare.take()).unwrap_or_else(Batch::new);
         batch.push(dead, self.shared().weight(dead));
-        let full = batch.is_full() || batch.bytes() >= recycle::lot(self.share.get());
+        let full = batch.is_full() || batch.bytes() >= share::lot(self.share.get());
         self.batch.set(Some(batch));
         if full {
             self.seal();
@@ -301,29 +302,48 @@ impl ThreadState {
         self.record().ripe.batches().push(batch);
     }
 
-    /// Defers the current batch: it ripens once every pin of now has ended.
+    /// Ends the current batch: it is deferred, at once where it makes a lot by
+    /// itself, with those of other threads where these make one together.
     pub(crate) fn seal(&self) {
-        if let Some(batch) = self.batch.take() {
-            if batch.is_empty() {
-                return;
+        let Some(batch) = self.batch.take() else { return };
+        let shared = self.shared();
+        if share::is_alone(shared, self.share.get()) {
+            self.defer(batch.into(), &self.record().ripe);
+        } else if !batch.is_empty() {
+            shared.gathering.push(batch);
+            if shared.gathering.bytes() >= share::common_lot(shared) {
+                self.defer_gathered();
             }
-            self.defer(batch);
-            self.share.set(recycle::share(self.shared()));
+        }
+        self.share.set(share::of_thread(shared));
+    }
+
+    /// Defers what all threads have gathered.
+    pub(crate) fn defer_gathered(&self) {
+        let shared = self.shared();
+        let batches = shared.gathering.take_all();
+        if mutant("orphan-without-grace") {
+            return shared.ripe.batches().push_all(batches);
+        }
+        if !batches.is_empty() {
+            self.defer(batches, &shared.ripe);
         }
     }
 
-    /// Defers a batch of executors that were unreachable before this call.
-    pub(crate) fn defer(&self, batch: Box<Batch>) {
-        let ripe = RipePointer(NonNull::from(&*self.record().ripe));
-        self.record().ripe.expect(batch.bytes());
-        pressure::retired(self.shared(), batch.bytes());
+    /// Defers batches of executors that were unreachable before this call: they
+    /// are `ripe` once every pin of now has ended.
+    fn defer(&self, batches: Batches, ripe: &Ripe) {
+        let bytes = batches.bytes();
+        ripe.expect(bytes);
+        pressure::retired(self.shared(), bytes);
+        let ripe = RipePointer(NonNull::from(ripe));
         let pin = self.local.pin();
         let handover = move || {
             let RipePointer(ripe) = { ripe };
             // SAFETY: deferred work runs before the collector is gone; the
-            // arena drops that before the records.
+            // arena drops that before the records and itself.
             let ripe = unsafe { ripe.as_ref() };
-            ripe.arrive(batch);
+            ripe.arrive(batches);
         };
         // SAFETY: [D2] the handover may run on any thread: it owns what it
         // moves, and only pushes it.
@@ -342,17 +362,6 @@ impl ThreadState {
         let bytes = batch.as_ref().map_or(0, |batch| batch.bytes());
         self.batch.set(batch);
         bytes
-    }
-
-    /// Begins the grace period of what threads without a handle dropped.
-    pub(crate) fn adopt_orphans(&self) {
-        for batch in self.shared().orphans.take_all() {
-            if mutant("orphan-without-grace") {
-                self.record().ripe.batches().push(batch);
-                continue;
-            }
-            self.defer(batch);
-        }
     }
 
     /// Tries again to close windows that overlap `span`.

@@ -101,6 +101,13 @@ pub(super) const MODELS: &[M] = &[
         body: exit_races_collect,
     },
     M {
+        name: "depot_passes_holes_on",
+        checks: &["B1", "X2", "E1"],
+        eager: Some(Bounds { preemptions: 2, least: 10 }),
+        epoch: None,
+        body: depot_passes_holes_on,
+    },
+    M {
         name: "exit_races_attach",
         checks: &["A1", "B1", "D2"],
         eager: Some(Bounds { preemptions: 3, least: 3000 }),
@@ -285,6 +292,37 @@ fn exit_races_collect() {
     let stats = setup.arena.stats();
     assert_eq!((stats.retires, stats.recycles), (2, 2), "[D2] a batch was lost");
     assert_eq!((stats.claimed_bytes, stats.committed_bytes), (0, 0), "[B1] a claim was lost");
+}
+
+/// What a thread recycles beyond its share, and what it leaves behind, another
+/// has from the depot, and writes over.
+fn depot_passes_holes_on() {
+    let setup = Setup::with(Strategy::DualPkey, 8192, 4);
+    let mut thread = setup.attach();
+    // As much as gives two threads a share.
+    let live: Vec<_> = (0..4).map(|id| install_long(&mut thread, 100 + id, 64)).collect();
+    let leaver = setup.spawn(|setup| {
+        let mut thread = setup.attach();
+        for id in 1..3 {
+            // A claim each.
+            drop(install_long(&mut thread, id, 40));
+        }
+    });
+    let third = install_long(&mut thread, 3, 40);
+    leaver.join().unwrap();
+    let claims = setup.arena.stats().claims;
+    let fourth = install_long(&mut thread, 4, 40);
+    assert_eq!(setup.arena.stats().claims, claims, "what the leaver had was not found");
+    {
+        let _guard = thread.pin();
+        assert_eq!(setup.run(third.addr()), 3);
+        assert_eq!(setup.run(fourth.addr()), 4);
+    }
+    drop((live, third, fourth));
+    thread.collect();
+    drop(thread);
+    setup.verify();
+    assert_eq!(setup.arena.stats().claimed_bytes, 0, "[B1] a hole stayed in the depot");
 }
 
 /// A thread exits while another attaches, which may take its record over, and

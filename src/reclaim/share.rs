@@ -1,0 +1,57 @@
+//! How much of what is recycled who may keep, and how much is a lot.
+//!
+//! All of it is policy: what it says decides when something is done, never
+//! whether it may be.
+
+use crate::arena::Shared;
+use crate::units::{KIB, MIB};
+
+/// Least and most that is a thread's share, in bytes.
+const LEAST_SHARE: usize = 512;
+const MOST_SHARE: usize = 4 * MIB;
+
+/// Most bytes in a lot: what one takes is what an install may have to wait.
+const MOST_LOT: usize = 128 * KIB;
+
+/// Of what there is to share, the part that threads have that are too many to
+/// recycle each on its own. The rest is in the depot.
+const OF_MANY: usize = 2;
+
+/// Lots that wait for their grace period when something seems to hold it up: it
+/// is over after two more are deferred, by then.
+pub(super) const HELD_UP: usize = 4;
+
+/// Bytes that all threads together may keep of what they recycle.
+pub(super) fn shares(shared: &Shared) -> usize {
+    shared.pages.committed_bytes() / 8
+}
+
+/// Bytes of holes that a thread keeps for itself: all threads together have
+/// [`shares`], the depot included.
+pub(crate) fn of_thread(shared: &Shared) -> usize {
+    let share = shares(shared) / shared.threads.attached().max(1);
+    let share = if is_alone(shared, share) { share } else { share / OF_MANY };
+    share.clamp(LEAST_SHARE, MOST_SHARE)
+}
+
+/// Bytes of a lot, of a thread that has such a share.
+pub(crate) fn lot(share: usize) -> usize {
+    (share / 2).min(MOST_LOT)
+}
+
+/// Bytes of a lot that threads recycle for each other.
+pub(crate) fn common_lot(shared: &Shared) -> usize {
+    lot(shares(shared))
+}
+
+/// Whether a thread with such a share recycles on its own: what a lot costs
+/// depends on how many threads there are, not on how much is in it, so small ones
+/// are put together.
+pub(crate) fn is_alone(shared: &Shared, share: usize) -> bool {
+    lot(share) >= common_lot(shared)
+}
+
+/// Bytes of holes in the depot, at most.
+pub(super) fn of_depot(shared: &Shared) -> usize {
+    shares(shared).saturating_sub(of_thread(shared) * shared.threads.attached())
+}
