@@ -135,7 +135,6 @@ pub(crate) fn push(thread: &ThreadState) -> bool {
     if waiting < least || !shared.pushes.is_time(waiting, least) {
         return false;
     }
-    thread.seal();
     thread.defer_gathered();
     // A batch ripens after two advances of the epoch, and each flush makes one
     // at most.
@@ -157,7 +156,6 @@ pub(crate) fn reclaim(thread: &ThreadState) -> bool {
     let shared = thread.shared();
     shared.gate.wait_a_little();
     thread.put_claim_aside();
-    thread.seal();
     thread.defer_gathered();
     let mut any = thread.holes.borrow().count() > 0
         || thread.unsynced.borrow().bytes() > 0

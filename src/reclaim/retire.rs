@@ -152,11 +152,6 @@ impl Stack {
 
     /// Takes everything pushed so far.
     pub(crate) fn take_all(&self) -> Batches {
-        // Relaxed: what comes later is for the next taker. Mostly there is
-        // nothing, and then the line stays shared.
-        if self.head.load(Ordering::Relaxed).is_null() {
-            return Batches::default();
-        }
         // Acquire [D2] [E1]: pairs with the Release in `push_all`.
         let head = self.head.swap(ptr::null_mut(), Ordering::Acquire);
         let batches = Batches { head };

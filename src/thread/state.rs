@@ -302,14 +302,18 @@ impl ThreadState {
         self.record().ripe.batches().push(batch);
     }
 
+    fn sealed_batch(&self) -> Option<Box<Batch>> {
+        self.batch.take().filter(|batch| !batch.is_empty())
+    }
+
     /// Ends the current batch: it is deferred, at once where it makes a lot by
     /// itself, with those of other threads where these make one together.
     pub(crate) fn seal(&self) {
-        let Some(batch) = self.batch.take() else { return };
+        let Some(batch) = self.sealed_batch() else { return };
         let shared = self.shared();
         if share::is_alone(shared, self.share.get()) {
             self.defer(batch.into(), &self.record().ripe);
-        } else if !batch.is_empty() {
+        } else {
             shared.gathering.push(batch);
             if shared.gathering.bytes() >= share::common_lot(shared) {
                 self.defer_gathered();
@@ -318,10 +322,13 @@ impl ThreadState {
         self.share.set(share::of_thread(shared));
     }
 
-    /// Defers what all threads have gathered.
+    /// Defers what all threads have gathered, and the current batch with it.
     pub(crate) fn defer_gathered(&self) {
         let shared = self.shared();
-        let batches = shared.gathering.take_all();
+        let mut batches = shared.gathering.take_all();
+        if let Some(batch) = self.sealed_batch() {
+            batches.append(batch.into());
+        }
         if mutant("orphan-without-grace") {
             return shared.ripe.batches().push_all(batches);
         }
