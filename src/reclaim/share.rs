@@ -7,8 +7,13 @@ use crate::arena::Shared;
 use crate::units::{KIB, MIB};
 
 /// Least and most that is a thread's share, in bytes.
-const LEAST_SHARE: usize = 512;
+const LEAST_SHARE: usize = 8 * KIB;
 const MOST_SHARE: usize = 4 * MIB;
+
+/// Least that there is to share, in bytes, for threads to do it in common, and
+/// that each of them has.
+const LEAST_SHARES: usize = 2 * KIB;
+const LEAST_OF_MANY: usize = 512;
 
 /// Most bytes in a lot: what one takes is what an install may have to wait.
 const MOST_LOT: usize = 128 * KIB;
@@ -30,8 +35,11 @@ pub(super) fn shares(shared: &Shared) -> usize {
 /// [`shares`], the depot included.
 pub(crate) fn of_thread(shared: &Shared) -> usize {
     let share = shares(shared) / shared.threads.attached().max(1);
-    let share = if is_alone(shared, share) { share } else { share / OF_MANY };
-    share.clamp(LEAST_SHARE, MOST_SHARE)
+    if is_alone(shared, share) {
+        share.clamp(LEAST_SHARE, MOST_SHARE)
+    } else {
+        (share / OF_MANY).max(LEAST_OF_MANY)
+    }
 }
 
 /// Bytes of a lot, of a thread that has such a share.
@@ -46,9 +54,9 @@ pub(crate) fn common_lot(shared: &Shared) -> usize {
 
 /// Whether a thread with such a share recycles on its own: what a lot costs
 /// depends on how many threads there are, not on how much is in it, so small ones
-/// are put together.
+/// are put together, unless all of it is next to nothing.
 pub(crate) fn is_alone(shared: &Shared, share: usize) -> bool {
-    lot(share) >= common_lot(shared)
+    shares(shared) < LEAST_SHARES || lot(share) >= common_lot(shared)
 }
 
 /// Bytes of holes in the depot, at most.
