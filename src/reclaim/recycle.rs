@@ -81,16 +81,16 @@ impl Unsynced {
 pub(crate) fn before_claim(thread: &ThreadState) {
     let shared = thread.shared();
     let mut common = share::common_lot(shared);
-    if shared.gathering.bytes() >= common {
+    if shared.gathering.bytes() >= common.max(1) {
         thread.defer_gathered();
     }
     let stock = shared.depot.bytes();
-    if stock > 0 && stock >= share::of_depot(shared) / 2 {
+    if common == share::MOST_LOT && stock > 0 && stock >= share::of_depot(shared) / 2 {
         // Nobody waits for it, and two lots take one synchronisation.
         common *= 2;
     }
-    ripen(thread, &shared.ripe, common);
-    ripen(thread, &thread.record().ripe, share::lot(thread.share.get()));
+    ripen(thread, &shared.ripe, common, common / 4);
+    ripen(thread, &thread.record().ripe, share::lot(thread.share.get()), 0);
     let share = thread.share.get();
     let unsynced = thread.unsynced.borrow().bytes;
     if unsynced > share {
@@ -106,14 +106,16 @@ pub(crate) fn before_claim(thread: &ThreadState) {
 }
 
 /// Recycles what is ripe, if that is a lot; if it may soon be, tries to advance
-/// the epoch.
-fn ripen(thread: &ThreadState, ripe: &Ripe, lot: usize) {
+/// the epoch, and again when `step` bytes more wait.
+fn ripen(thread: &ThreadState, ripe: &Ripe, lot: usize, step: usize) {
     let pending = ripe.pending();
     if pending < lot {
         return;
     }
-    if ripe.batches().bytes() < lot && ripe.attempts.is_time(pending, lot / 4) {
-        if pending >= share::HELD_UP * lot {
+    let is_held_up = pending >= share::HELD_UP * lot;
+    let step = if is_held_up { lot / 4 } else { step };
+    if ripe.batches().bytes() < lot && ripe.attempts.is_time(pending, step) {
+        if is_held_up {
             // Most likely by a thread that lost the processor while it was
             // pinned: it is let run.
             yield_now();
@@ -132,7 +134,9 @@ pub(crate) fn push(thread: &ThreadState) -> bool {
     let pending: usize = all_ripe(shared).map(Ripe::pending).sum();
     let waiting = pending + shared.gathering.bytes() + thread.batch_bytes();
     let least = share::shares(shared).clamp(16 * KIB, 128 * KIB) / 2;
-    if waiting < least || !shared.pushes.is_time(waiting, least) {
+    let is_held_up = waiting >= share::HELD_UP * share::common_lot(shared);
+    let step = if is_held_up { least } else { 0 };
+    if waiting < least || !shared.pushes.is_time(waiting, step) {
         return false;
     }
     thread.defer_gathered();

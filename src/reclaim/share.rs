@@ -16,11 +16,12 @@ const LEAST_SHARES: usize = 2 * KIB;
 const LEAST_OF_MANY: usize = 512;
 
 /// Most bytes in a lot: what one takes is what an install may have to wait.
-const MOST_LOT: usize = 128 * KIB;
+pub(super) const MOST_LOT: usize = 128 * KIB;
 
-/// Of what there is to share, the part that threads have that are too many to
-/// recycle each on its own. The rest is in the depot.
-const OF_MANY: usize = 2;
+/// Of what there is to share, the parts that threads have that are too many to
+/// recycle each on its own, and the depot.
+const OF_MANY: usize = 4;
+const OF_DEPOT: usize = 2;
 
 /// Lots that wait for their grace period when something seems to hold it up: it
 /// is over after two more are deferred, by then.
@@ -28,13 +29,17 @@ pub(super) const HELD_UP: usize = 4;
 
 /// Bytes that all threads together may keep of what they recycle.
 pub(super) fn shares(shared: &Shared) -> usize {
-    shared.pages.committed_bytes() / 8
+    shared.pages.committed_bytes() / 12
 }
 
-/// Bytes of holes that a thread keeps for itself: all threads together have
-/// [`shares`], the depot included.
+/// What each has if they share alike.
+fn equal(shared: &Shared) -> usize {
+    shares(shared) / shared.threads.attached().max(1)
+}
+
+/// Bytes of holes that a thread keeps for itself.
 pub(crate) fn of_thread(shared: &Shared) -> usize {
-    let share = shares(shared) / shared.threads.attached().max(1);
+    let share = equal(shared);
     if is_alone(shared, share) {
         share.clamp(LEAST_SHARE, MOST_SHARE)
     } else {
@@ -61,5 +66,5 @@ pub(crate) fn is_alone(shared: &Shared, share: usize) -> bool {
 
 /// Bytes of holes in the depot, at most.
 pub(super) fn of_depot(shared: &Shared) -> usize {
-    shares(shared).saturating_sub(of_thread(shared) * shared.threads.attached())
+    if is_alone(shared, equal(shared)) { 0 } else { shares(shared) / OF_DEPOT }
 }

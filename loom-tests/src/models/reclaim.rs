@@ -297,10 +297,10 @@ fn exit_races_collect() {
 /// What a thread recycles beyond its share, and what it leaves behind, another
 /// has from the depot, and writes over.
 fn depot_passes_holes_on() {
-    let setup = Setup::with(Strategy::DualPkey, 8192, 4);
+    let setup = Setup::with(Strategy::DualPkey, 8192, 5);
     let mut thread = setup.attach();
     // As much as gives two threads a share.
-    let live: Vec<_> = (0..4).map(|id| install_long(&mut thread, 100 + id, 64)).collect();
+    let live: Vec<_> = (0..6).map(|id| install_long(&mut thread, 100 + id, 64)).collect();
     let leaver = setup.spawn(|setup| {
         let mut thread = setup.attach();
         drop(install_long(&mut thread, 1, 40));
