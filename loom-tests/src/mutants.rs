@@ -79,7 +79,13 @@ pub const BEYOND: &[(&str, &str)] = &[
          passes a fence that loom takes to acquire what the first saw (tests/litmus.rs); the \
          test in src/reclaim/hold.rs, in .ci/loom",
     ),
+    ("src/reclaim/depot.rs put Release", DEPOT),
+    ("src/reclaim/depot.rs take_from Acquire", DEPOT),
 ];
+
+const DEPOT: &str = "what lies there was synchronised on all cores or never written: no model \
+                     accesses what this alone orders; the test in src/reclaim/depot.rs, in \
+                     .ci/loom";
 
 /// Why no model can notice this fault, if that is known.
 #[must_use]
