@@ -115,11 +115,16 @@ impl Registry {
         self.attached.load(Ordering::Relaxed) as usize
     }
 
-    /// Frees a record for another thread. By its owner, which holds nothing
-    /// and does not use it again.
+    /// Counts the calling thread out; whether it was the last. By a thread that
+    /// leaves nothing more behind.
+    pub(crate) fn leave(&self) -> bool {
+        // AcqRel: pairs with itself; the last one sees what the others left.
+        self.attached.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// Frees a record for another thread. By its owner, which has
+    /// [left](Self::leave), holds nothing and does not use it again.
     pub(crate) fn give_back(&self, record: &Record) {
-        // Relaxed: steers policy.
-        self.attached.fetch_sub(1, Ordering::Relaxed);
         record.owned.write();
         // Release: pairs with the Acquire in `take`.
         record.in_use.store(0, Ordering::Release);

@@ -205,6 +205,10 @@ impl Drop for ThreadHandle {
         if !mutant("batch-lost-at-exit") {
             state.seal();
         }
+        if state.shared().threads.leave() {
+            // Nobody is there who could have what is in the depot.
+            recycle::give_up(state);
+        }
         // What the system still refuses to close stays counted in the stats.
         let _ = state.close_unsealed(state.shared().region.span());
         state.shared().threads.give_back(state.record());
