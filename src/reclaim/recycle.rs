@@ -115,9 +115,9 @@ fn ripen(thread: &ThreadState, ripe: &Ripe, lot: usize, step: usize) {
     let is_held_up = pending >= share::HELD_UP * lot;
     let step = if is_held_up { lot / 4 } else { step };
     if ripe.batches().bytes() < lot && ripe.attempts.is_time(pending, step) {
-        if is_held_up {
-            // Most likely by a thread that lost the processor while it was
-            // pinned: it is let run.
+        if is_held_up && thread.guards() == 0 {
+            // Not by this thread; most likely by one that lost the processor
+            // while it was pinned: it is let run.
             yield_now();
         }
         // Its grace period may be over for all we know.

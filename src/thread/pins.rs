@@ -10,7 +10,7 @@ use super::state::ThreadState;
 
 impl ThreadState {
     /// Guards that live now, but for those that a park has set aside.
-    pub(super) fn guards(&self) -> usize {
+    pub(crate) fn guards(&self) -> usize {
         self.pins.get()
     }
 
