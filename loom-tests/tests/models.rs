@@ -95,6 +95,7 @@ models! {
     reuse_on_one_core
     exit_races_collect
     exit_races_attach
+    depot_passes_holes_on
     birth_inside_a_scope_map_jit
     scopes_on_one_page_single_pkey
     scopes_on_one_page_open
