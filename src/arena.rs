@@ -72,13 +72,13 @@ pub(crate) struct Shared {
     pub(crate) waiting: Stack,
     /// Batches of threads that are not attached, or that are one of many: no
     /// grace period has begun for them yet.
-    pub(crate) gathering: Stack,
+    pub(crate) gathering: CachePadded<Stack>,
     /// Those for which one was begun together.
     pub(crate) ripe: CachePadded<Ripe>,
     /// Attempts to make holes before the arena grows.
     pub(crate) pushes: Attempts,
     /// Holes beyond what their threads may keep.
-    pub(crate) depot: Depot,
+    pub(crate) depot: CachePadded<Depot>,
     /// Counts of threads that are not attached; several may write it.
     pub(crate) unattached: Unattached,
     /// Core synchronisations that recycled memory waits for.
@@ -281,7 +281,7 @@ impl Arena {
         let units = Units::new(region.protection().write_unit(), region.span().len / GRANULE);
         let trampolines = Trampolines::new(region.span().len, config.branch_reach);
         let budget = Budget::new(config.code_budget);
-        let depot = Depot::new(region.span().len / GRANULE);
+        let depot = CachePadded::new(Depot::new(region.span().len / GRANULE));
         let shared = Box::new(Shared {
             refs: CachePadded::new(AtomicUsize::new(1)),
             arenas: AtomicUsize::new(1),
@@ -293,7 +293,7 @@ impl Arena {
             threads: Registry::new(),
             collector: Renewable::new(Collector::new()),
             waiting: Stack::new(),
-            gathering: Stack::new(),
+            gathering: CachePadded::new(Stack::new()),
             ripe: CachePadded::new(Ripe::new()),
             pushes: Attempts::default(),
             depot,

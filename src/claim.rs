@@ -94,8 +94,8 @@ impl ThreadState {
         self.tallies().unused.store(unused as u64, Ordering::Relaxed);
     }
 
-    /// Gets a claim that `layout` fits in: a hole of the thread's own, or one of
-    /// those that all threads share.
+    /// Gets a claim that `layout` fits in: a hole of the thread's own, one of the
+    /// depot's, or one of those that all threads share.
     ///
     /// Lock-free; makes a system call when a lot is recycled or the hole's
     /// memory must be committed.
@@ -113,27 +113,17 @@ impl ThreadState {
         }
         self.put_claim_aside();
         recycle::before_claim(self);
-        if self.claim_own(need)
-            || self.claim_from_depot(need)
-            || (recycle::settle_now(self) && self.claim_own(need))
-        {
+        if self.claim_kept(need) || (recycle::settle_now(self) && self.claim_kept(need)) {
             return Ok(());
         }
         self.claim_shared(need)
     }
 
-    /// Makes a hole of the thread's own the claim; false if none is long enough.
-    fn claim_own(&self, need: usize) -> bool {
-        let hole = self.holes.borrow_mut().take(need);
-        hole.is_some_and(|hole| {
-            self.begin_claim(hole);
-            true
-        })
-    }
-
-    /// Makes a hole that another thread had no room for the claim.
-    fn claim_from_depot(&self, need: usize) -> bool {
-        let hole = self.shared().depot.take(need);
+    /// Makes a hole of the thread's own the claim, or else one of the depot's;
+    /// false if none is long enough.
+    fn claim_kept(&self, need: usize) -> bool {
+        let own = self.holes.borrow_mut().take(need);
+        let hole = own.or_else(|| self.shared().depot.take(need));
         hole.is_some_and(|hole| {
             self.begin_claim(hole);
             true
@@ -157,7 +147,7 @@ impl ThreadState {
             if let Some(run) = run {
                 shared.pages.release(run);
             }
-            if self.claim_own(need) {
+            if self.claim_kept(need) {
                 return Ok(());
             }
             run = shared.pages.claim(need, want);

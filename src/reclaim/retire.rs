@@ -128,11 +128,17 @@ impl Stack {
         self.push_all(batch.into());
     }
 
-    /// Pushes all of them, in one step.
-    pub(crate) fn push_all(&self, batches: Batches) {
-        let Some(last) = batches.nodes().last() else { return };
+    /// Pushes all of them, in one step; returns their bytes.
+    pub(crate) fn push_all(&self, batches: Batches) -> usize {
+        let (mut bytes, mut last) = (0, None);
+        for node in batches.nodes() {
+            // SAFETY: the list is owned, and its nodes are boxes.
+            bytes += unsafe { node.as_ref() }.bytes;
+            last = Some(node);
+        }
+        let Some(last) = last else { return 0 };
         // Relaxed: decides when to recycle, not what.
-        self.bytes.fetch_add(batches.bytes() as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let first = ManuallyDrop::new(batches).head;
         // Relaxed: only compared and stored in `next`.
         let mut head = self.head.load(Ordering::Relaxed);
@@ -144,7 +150,7 @@ impl Stack {
             // newly reach what is dead to who defers.
             match self.head.compare_exchange_weak(head, first, Ordering::Release, Ordering::Relaxed)
             {
-                Ok(_) => return,
+                Ok(_) => return bytes,
                 Err(now) => head = now,
             }
         }
@@ -230,8 +236,7 @@ impl Ripe {
 
     /// What deferred work does, and all it does, `[D2]`. Lock-free.
     pub(crate) fn arrive(&self, batches: Batches) {
-        let bytes = batches.bytes();
-        self.batches.push_all(batches);
+        let bytes = self.batches.push_all(batches);
         // Relaxed: steers policy.
         self.expected.fetch_sub(bytes as u64, Ordering::Relaxed);
     }

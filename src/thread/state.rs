@@ -330,7 +330,8 @@ impl ThreadState {
             batches.append(batch.into());
         }
         if mutant("orphan-without-grace") {
-            return shared.ripe.batches().push_all(batches);
+            shared.ripe.batches().push_all(batches);
+            return;
         }
         if !batches.is_empty() {
             self.defer(batches, &shared.ripe);
