@@ -305,8 +305,9 @@ jita_status jita_create(const struct jita_options *options, struct jita_arena **
 
 // Destroys an arena: from here on its handle is an error for every call, but
 // those that end something (jita_exit, jita_unpark, jita_write_close,
-// jita_detach) and, on a thread inside its code, jita_safepoint and jita_park. What was not freed goes with it. Any thread; of several that
-// destroy it at once one succeeds. The calling thread is detached.
+// jita_detach) and, on a thread inside its code, jita_safepoint and jita_park.
+// What was not freed goes with it. Any thread; of several that destroy it at once
+// one succeeds. The calling thread is detached.
 //
 // Its memory goes back to the system when the last thread has let go of it, and
 // not before, so that no thread that is inside code loses it. Threads let go by
