@@ -103,7 +103,7 @@ pub(super) const MODELS: &[M] = &[
     },
     M {
         name: "depot_passes_holes_on",
-        checks: &["B1", "P2", "X2"],
+        checks: &["B1", "P2"],
         eager: Some(Bounds { preemptions: 2, least: 200 }),
         epoch: None,
         body: depot_passes_holes_on,
