@@ -12,6 +12,7 @@ use crate::page::bitmap::Run;
 use crate::pressure::{self, CommitError};
 use crate::reclaim::recycle;
 use crate::reclaim::retire::{Dead, Was};
+use crate::reclaim::share;
 use crate::reservation::Reservation;
 use crate::stats;
 use crate::sync::{Ordering, PATIENCE, mutant, yield_now};
@@ -21,6 +22,10 @@ use crate::units::{GRANULE, KIB, Span};
 /// Smallest and largest appetite, in bytes.
 const LEAST: usize = 4 * KIB;
 const MOST: usize = 32 * KIB;
+
+/// How often a thread looks for something to recycle while it claims a lot of its
+/// own holes.
+const LOOKS_A_LOT: usize = 8;
 
 /// A thread's private run of granules: addresses in the executable view.
 #[derive(Clone, Copy, Debug)]
@@ -112,11 +117,26 @@ impl ThreadState {
             self.close_window();
         }
         self.put_claim_aside();
-        recycle::before_claim(self);
-        if self.claim_kept(need) || (recycle::settle_now(self) && self.claim_kept(need)) {
+        if (!self.is_time_to_look(need) && self.claim_kept(need))
+            || self.claim_recycled(need)
+            || (recycle::settle_now(self) && self.claim_kept(need))
+        {
             return Ok(());
         }
         self.claim_shared(need)
+    }
+
+    /// Whether to look for something to recycle, as now and then is often enough
+    /// while the thread has holes of its own.
+    fn is_time_to_look(&self, need: usize) -> bool {
+        let left = self.until_look.get().checked_sub(need * GRANULE);
+        self.until_look.set(left.unwrap_or_else(|| share::lot(self.share.get()) / LOOKS_A_LOT));
+        left.is_none()
+    }
+
+    fn claim_recycled(&self, need: usize) -> bool {
+        recycle::before_claim(self);
+        self.claim_kept(need)
     }
 
     /// Makes a hole of the thread's own the claim, or else one of the depot's;
@@ -297,7 +317,14 @@ impl ThreadState {
     }
 
     /// Gives back what write scopes withheld; none is open any more.
+    #[inline]
     pub(crate) fn abandon_withheld(&self) {
+        if self.shared().units.are_coarse() {
+            self.abandon_all_withheld();
+        }
+    }
+
+    fn abandon_all_withheld(&self) {
         for span in self.withheld.take() {
             self.abandon(span);
         }
@@ -316,11 +343,15 @@ impl ThreadState {
 
     /// Starts a new unit: nothing reserved from here on shares one with what
     /// was reserved before. Does nothing where units are granules.
+    #[inline]
     pub(crate) fn close_unit(&self) {
-        let units = &self.shared().units;
-        if !units.are_coarse() || mutant("unit-left-open") {
-            return;
+        if self.shared().units.are_coarse() && !mutant("unit-left-open") {
+            self.close_coarse_unit();
         }
+    }
+
+    fn close_coarse_unit(&self) {
+        let units = &self.shared().units;
         let mut claim = self.claim.get();
         let begun = claim.cursor;
         // Claims are whole units, so this stays inside.

@@ -5,10 +5,11 @@ use core::marker::PhantomData;
 
 use crate::arena::{ArenaRef, Shared};
 use crate::guard::Guard;
-use crate::layout::{Block, entry_of, header_of};
+use crate::layout::{Block, SizedEntry, entry_of, header_of};
 use crate::reclaim::retire::{Dead, Was};
 use crate::sync::mutant;
 use crate::thread::{self, ThreadState};
+use crate::units::Span;
 
 /// One published piece of code, and the data behind it.
 ///
@@ -19,21 +20,18 @@ use crate::thread::{self, ThreadState};
 pub struct Executor {
     /// Always there but while it is dropped or taken apart.
     shared: Option<ArenaRef>,
-    entry: usize,
-    /// The parts that its header tells, 0 where they are not known: the header
-    /// itself is seldom in a cache when the handle is dropped.
-    header: u64,
+    entry: SizedEntry,
 }
 
 impl Executor {
     #[inline(always)]
-    pub(crate) fn from_owned(shared: Option<ArenaRef>, entry: usize, header: u64) -> Self {
-        Self { shared, entry, header }
+    pub(crate) fn from_owned(shared: Option<ArenaRef>, entry: SizedEntry) -> Self {
+        Self { shared, entry }
     }
 
     /// Takes the handle apart without retiring the code.
     pub(crate) fn into_parts(mut self) -> (Option<ArenaRef>, usize) {
-        (self.shared.take(), self.entry)
+        (self.shared.take(), self.addr())
     }
 
     pub(crate) fn is_of(&self, shared: &ArenaRef) -> bool {
@@ -44,7 +42,7 @@ impl Executor {
     #[must_use]
     #[inline]
     pub fn addr(&self) -> usize {
-        self.entry
+        self.entry.entry()
     }
 
     /// The code as something to call, for as long as the guard lives.
@@ -67,7 +65,7 @@ impl Executor {
     pub fn entry<'g>(&'g self, _guard: &'g Guard<'_>) -> Entry<'g> {
         // The borrow of the handle keeps the code alive; the guard keeps the
         // thread from opening a write scope meanwhile.
-        Entry::new(self.entry)
+        Entry::new(self.addr())
     }
 
     /// Bytes of code.
@@ -91,13 +89,11 @@ impl Executor {
     /// The client's word; see [`CodeLayout::tag`](crate::CodeLayout::tag).
     #[must_use]
     pub fn tag(&self) -> u64 {
-        let read = |shared: &ArenaRef| read_block(shared.get(), self.entry);
-        self.shared.as_ref().and_then(read).map_or(0, |block| block.tag)
+        self.block().map_or(0, |block| block.tag)
     }
 
-    /// All but the tag.
     fn block(&self) -> Option<Block> {
-        self.shared.as_ref().and_then(|shared| known_block(shared.get(), self.entry, self.header))
+        self.shared.as_ref().and_then(|shared| read_block(shared.get(), self.addr()))
     }
 
     /// Retires it through a thread's own batch.
@@ -105,7 +101,7 @@ impl Executor {
     pub(crate) fn retire_on(mut self, thread: &ThreadState) {
         match self.shared.take() {
             Some(shared) if thread.is_of(shared.pointer()) => {
-                retire(thread, shared, self.entry, self.header);
+                retire(thread, shared, self.entry);
             }
             // Of another arena: dropping it finds the way.
             shared => self.shared = shared,
@@ -140,36 +136,37 @@ pub(crate) fn read_block(shared: &Shared, entry: usize) -> Option<Block> {
     read_header(shared, header_of(entry)).map(|(_, block)| block)
 }
 
-/// The block that the first word of its header tells, all but its tag; reads
-/// the header if the word is not known.
-fn known_block(shared: &Shared, entry: usize, header: u64) -> Option<Block> {
-    let block = Block::decode(header, 0).or_else(|| read_block(shared, entry))?;
+/// The granules of an executor, and its bytes of code and data; reads its header
+/// if the handle does not know.
+#[inline]
+fn size(shared: &Shared, entry: SizedEntry) -> Option<(Span, usize)> {
+    let read = || {
+        let block = read_block(shared, entry.entry())?;
+        Some((block.span_at(entry.entry()), block.bytes()))
+    };
+    let size = entry.size().or_else(read)?;
     debug_assert!(
-        shared.lost.get().is_some()
-            || read_block(shared, entry)
-                .is_some_and(|read| Block { tag: 0, ..read } == Block { tag: 0, ..block }),
-        "the handle remembers another header than its executor has"
+        shared.lost.get().is_some() || read() == Some(size),
+        "the handle remembers another size than its executor has"
     );
-    Some(block)
+    Some(size)
 }
 
-/// What is to be recycled of the executor entered at `entry`, which becomes
-/// retired here, `[D1]`.
+/// What is to be recycled of an executor, which becomes retired here, `[D1]`.
 #[inline]
-fn bury(shared: &Shared, entry: usize, header: u64) -> Option<Dead> {
-    let block = known_block(shared, entry, header)?;
-    let span = block.span_at(entry);
+fn bury(shared: &Shared, entry: SizedEntry) -> Option<Dead> {
+    let (span, bytes) = size(shared, entry)?;
     let first = shared.pages.marks.retire(shared.pages.granule(span.start));
     debug_assert!(first, "[D1] an executor was retired twice");
     if mutant("mark-cleared-early") {
         shared.pages.marks.clear(shared.pages.granule(span.start));
     }
-    first.then_some(Dead { span, was: Was::Executor { entry, bytes: block.bytes() } })
+    first.then_some(Dead { span, was: Was::Executor { entry: entry.entry(), bytes } })
 }
 
 #[inline]
-fn retire(thread: &ThreadState, shared: ArenaRef, entry: usize, header: u64) {
-    if let Some(dead) = bury(shared.get(), entry, header) {
+fn retire(thread: &ThreadState, shared: ArenaRef, entry: SizedEntry) {
+    if let Some(dead) = bury(shared.get(), entry) {
         thread.count_retired(dead.bytes());
         thread.retire(dead);
     }
@@ -183,12 +180,12 @@ impl Drop for Executor {
         let mut owned = Some(shared);
         thread::with_attached(pointer, |thread| {
             if let Some(shared) = owned.take() {
-                retire(thread, shared, self.entry, self.header);
+                retire(thread, shared, self.entry);
             }
         });
         // Never attached, or exiting.
         if let Some(shared) = owned
-            && let Some(dead) = bury(shared.get(), self.entry, self.header)
+            && let Some(dead) = bury(shared.get(), self.entry)
         {
             shared.get().unattached.count_retired(dead.bytes());
             shared.get().orphan(dead);
@@ -199,7 +196,7 @@ impl Drop for Executor {
 impl fmt::Debug for Executor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Executor")
-            .field("entry", &format_args!("{:#x}", self.entry))
+            .field("entry", &format_args!("{:#x}", self.addr()))
             .field("code_len", &self.code_len())
             .field("data_len", &self.data_len())
             .finish_non_exhaustive()

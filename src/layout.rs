@@ -187,16 +187,13 @@ impl Block {
     pub(crate) fn encode(&self, entry: usize) -> [u64; 2] {
         // Its distance in headers, which already is where the field is.
         let at = (entry - HEADER) % GRANULE;
-        [self.parts() | at as u64, self.tag]
-    }
-
-    /// The first word of the header but for where the entry is.
-    pub(crate) fn parts(&self) -> u64 {
         let gap = self.data_offset - self.code_len;
-        MAGIC
+        let word = MAGIC
+            | at as u64
             | (gap as u64) << GAP_AT
             | (self.code_len as u64) << CODE_AT
-            | (self.data_len as u64) << DATA_AT
+            | (self.data_len as u64) << DATA_AT;
+        [word, self.tag]
     }
 
     /// Reads a header's first word; `None` if it is none.
@@ -210,6 +207,56 @@ impl Block {
             tag,
         };
         (word & 0xF == MAGIC && code_len > 0 && block.bytes() <= MAX_EXECUTOR).then_some(block)
+    }
+}
+
+/// The entry of an executor and, if that fits beside it, how large it is: what a
+/// handle knows of it. Its header tells as much, but is seldom in a cache when
+/// the handle is dropped; and a word can be returned in a register.
+///
+/// From the lowest bit up: the entry, the bytes of the last granule behind the
+/// executor, its granules, 0 if all of this is not known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SizedEntry(u64);
+
+const SLACK_AT: u32 = 48;
+const SLACK: u32 = GRANULE.ilog2();
+const GRANULES_AT: u32 = SLACK_AT + SLACK;
+
+/// Where a region ends at the latest, so that entries leave room for sizes.
+pub(crate) const MOST_ADDRESS: usize = 1 << SLACK_AT;
+
+impl SizedEntry {
+    /// Of an executor of which nothing else is known.
+    #[inline]
+    pub(crate) fn unsized_at(entry: usize) -> Self {
+        debug_assert!(entry < MOST_ADDRESS, "the region ends below that");
+        Self(entry as u64)
+    }
+
+    /// Of an executor of these parts.
+    #[inline]
+    pub(crate) fn new(entry: usize, block: &Block) -> Self {
+        let span = block.span_at(entry);
+        let granules = (span.len / GRANULE) as u64;
+        let is_known = block.bytes() == block.len() && granules < 1 << (u64::BITS - GRANULES_AT);
+        let slack = (span.end() - entry - block.len()) as u64;
+        let size = granules << GRANULES_AT | slack << SLACK_AT;
+        Self(Self::unsized_at(entry).0 | if is_known { size } else { 0 })
+    }
+
+    #[inline]
+    pub(crate) fn entry(self) -> usize {
+        (self.0 & (MOST_ADDRESS as u64 - 1)) as usize
+    }
+
+    /// The granules of the executor, and its bytes of code and data.
+    #[inline]
+    pub(crate) fn size(self) -> Option<(Span, usize)> {
+        let granules = (self.0 >> GRANULES_AT) as usize;
+        let slack = (self.0 >> SLACK_AT) as usize % GRANULE;
+        let span = Span::new(header_of(self.entry()), granules * GRANULE);
+        (granules > 0).then(|| (span, span.end() - self.entry() - slack))
     }
 }
 
@@ -227,6 +274,25 @@ pub(crate) const fn entry_of(header: usize, word: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn handles_know_the_sizes_that_fit_beside_the_entry() {
+        let at = |entry: usize, layout: CodeLayout| {
+            let block = layout.validate().unwrap().block();
+            let sized = SizedEntry::new(entry, &block);
+            assert_eq!(sized.entry(), entry);
+            let size = Some((block.span_at(entry), block.bytes()));
+            assert!(sized.size().is_none() || sized.size() == size, "{layout:?}");
+            sized.size().is_some()
+        };
+        for entry in [0x10_0010, 0x10_0020, 0x10_0040, MOST_ADDRESS - (8 << 20) + 0x30] {
+            assert!((1..300).all(|len| at(entry, CodeLayout::new(len))));
+            assert!(at(entry, CodeLayout::new(1).data(62_000, 1)));
+            assert!(!at(entry, CodeLayout::new(70_000)), "more granules than there are bits");
+            assert!(!at(entry, CodeLayout::new(17).data(9, 16)), "a gap before the data");
+            assert_eq!(SizedEntry::unsized_at(entry).size(), None);
+        }
+    }
 
     #[test]
     fn headers_come_back_as_they_went_in() {

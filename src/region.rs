@@ -21,6 +21,7 @@
 use core::fmt;
 use std::sync::Arc;
 
+use crate::layout::MOST_ADDRESS;
 use crate::platform::{OsError, OsResult, Place, Platform};
 use crate::protect::{
     DualOpen, DualPkey, DualTransient, Fresh, MapJit, Mprotect, Protection, SinglePkey, Strategy,
@@ -214,6 +215,9 @@ impl Region {
         // From here on dropping the region undoes everything.
         let (platform, name) = (Arc::clone(platform), wanted.name.to_owned());
         let region = Self { platform, protection, span, name, sealed: false, huge: None };
+        if span.end() > MOST_ADDRESS {
+            return Err(OsError { call: "mmap", bytes: span.len, errno: libc::EOVERFLOW });
+        }
         if memory != MemoryKind::Memfd {
             // A memory file has its name from birth.
             region.platform.name_memory(span.start, span.len, wanted.name);

@@ -5,7 +5,7 @@ use core::marker::PhantomData;
 
 use crate::arena::ArenaRef;
 use crate::executor::Executor;
-use crate::layout::Block;
+use crate::layout::{Block, SizedEntry};
 use crate::reclaim::retire::{Dead, Was};
 use crate::thread::{self, ThreadState};
 use crate::units::Span;
@@ -121,13 +121,22 @@ impl Reservation {
     /// The executor this has become.
     #[inline(always)]
     pub(crate) fn into_executor(mut self) -> Executor {
-        Executor::from_owned(self.shared.take(), self.entry, self.block.parts())
+        Executor::from_owned(self.shared.take(), SizedEntry::new(self.entry, &self.block))
     }
 }
 
 impl Drop for Reservation {
+    #[inline]
     fn drop(&mut self) {
-        let Some(shared) = self.shared.take() else { return };
+        if let Some(shared) = self.shared.take() {
+            self.give_back(shared);
+        }
+    }
+}
+
+impl Reservation {
+    #[cold]
+    fn give_back(&mut self, shared: ArenaRef) {
         let pointer = shared.pointer();
         let mut owned = Some(shared);
         // Its own handle knows whether a write window is open on it.

@@ -14,7 +14,7 @@ use crate::protect::{Rights, Window};
 use crate::reservation::Reservation;
 use crate::stats;
 use crate::thread::ThreadState;
-use crate::units::{HEADER, Span};
+use crate::units::Span;
 
 /// The window a thread has open, and what was written through it.
 #[derive(Clone, Copy, Debug)]
@@ -191,15 +191,11 @@ impl<'t> WriteScope<'t> {
     }
 
     fn write_header(&self, reservation: &Reservation, window: &Window) {
-        let [parts, tag] = reservation.block().encode(reservation.entry());
-        let mut header = [0; HEADER];
-        let (first, second) = header.split_at_mut(8);
-        first.copy_from_slice(&parts.to_ne_bytes());
-        second.copy_from_slice(&tag.to_ne_bytes());
+        let words = reservation.block().encode(reservation.entry());
         let to = window.writable_at(header_of(reservation.entry()));
         // SAFETY: [W1] the window covers the reservation's granules, and the
         // header starts the first of them.
-        unsafe { self.thread.shared().region.platform().copy_in(to, &header) };
+        unsafe { self.thread.shared().region.platform().store_words(to, words) };
     }
 }
 

@@ -6,6 +6,7 @@ use crate::arena::ArenaRef;
 use crate::error::SlotError;
 use crate::executor::{Entry, Executor};
 use crate::guard::Guard;
+use crate::layout::SizedEntry;
 use crate::sync::{AtomicUsize, Ordering};
 
 /// One word that threads load and call while others replace what it holds.
@@ -100,7 +101,8 @@ impl Slot {
     /// The executor that was in the slot, with the handle kept for it.
     fn owned(&self, entry: usize) -> Option<Executor> {
         (entry != 0).then(|| {
-            Executor::from_owned(Some(ArenaRef::from_owned(self.shared.pointer())), entry, 0)
+            let shared = ArenaRef::from_owned(self.shared.pointer());
+            Executor::from_owned(Some(shared), SizedEntry::unsized_at(entry))
         })
     }
 }

@@ -42,6 +42,22 @@ pub(crate) unsafe fn copy_in(to: usize, bytes: &[u8]) {
     unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
 }
 
+/// Stores two words at `to`.
+///
+/// Volatile so that each stays one store of eight bytes.
+///
+/// # Safety
+///
+/// As [`copy_in`], and `to` is a multiple of 8.
+#[inline]
+pub(crate) unsafe fn store_words(to: usize, words: [u64; 2]) {
+    let to = core::ptr::with_exposed_provenance_mut::<u64>(to);
+    for (at, word) in words.into_iter().enumerate() {
+        // SAFETY: aligned, writable and the caller's.
+        unsafe { core::ptr::write_volatile(to.wrapping_add(at), word) };
+    }
+}
+
 /// Loads an aligned word of code memory.
 ///
 /// Volatile because the bytes change behind the compiler's back: they are
@@ -84,5 +100,8 @@ mod tests {
         // SAFETY: the second of two aligned words of a live array.
         assert_eq!(unsafe { load_word(start + 8) }, 0x1122_3344_5566_7788);
         assert_eq!(words[0], 0);
+        // SAFETY: an aligned live array of two words.
+        unsafe { store_words(start, [3, 4]) };
+        assert_eq!(words, [3, 4]);
     }
 }

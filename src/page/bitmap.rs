@@ -240,6 +240,14 @@ pub(crate) fn clear_around(words: &[AtomicU64], run: Run) -> Run {
     Run::new(run.start - below, below + run.len + clear_above(words, run.end()))
 }
 
+/// Whether the bits on both sides of `run` are set, or are none of these.
+pub(crate) fn is_hemmed_in(words: &[AtomicU64], run: Run) -> bool {
+    // Relaxed: a hint, as in `clear_runs`.
+    let is_set = |at: usize| words[at / WORD].load(Ordering::Relaxed) >> (at % WORD) & 1 == 1;
+    (run.start == 0 || is_set(run.start - 1))
+        && (run.end() == words.len() * WORD || is_set(run.end()))
+}
+
 /// Length of the run of clear bits that ends in front of bit `at`.
 pub(crate) fn clear_below(words: &[AtomicU64], at: usize) -> usize {
     let mut low = at;

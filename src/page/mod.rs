@@ -315,6 +315,9 @@ impl Pages {
             return run;
         }
         let taken = self.taken(number);
+        if bitmap::is_hemmed_in(taken, Run::new(run.start - base, run.len)) {
+            return run;
+        }
         let (mut start, mut end) = (run.start, run.end());
         let take = |len: usize, from: usize| {
             let part = Run::new(from - base, len);

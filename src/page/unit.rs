@@ -44,10 +44,12 @@ impl Units {
 
     /// Granules that are free once `run`, which lives, is dead: its own, and its
     /// share of those around it that died before. Wait-free.
+    #[inline]
     pub(crate) fn weight(&self, run: Run) -> usize {
-        if !self.are_coarse() {
-            return run.len;
-        }
+        if self.are_coarse() { self.weight_in_units(run) } else { run.len }
+    }
+
+    fn weight_in_units(&self, run: Run) -> usize {
         let mut weight = 0;
         let mut at = run.start;
         while at < run.end() {
@@ -72,10 +74,12 @@ impl Units {
     /// that this made dead as a whole, which then belongs to the caller.
     ///
     /// Wait-free.
+    #[inline]
     pub(crate) fn bury(&self, run: Run, mut whole: impl FnMut(Run)) {
-        if !self.are_coarse() {
-            return whole(run);
-        }
+        if self.are_coarse() { self.bury_in_units(run, whole) } else { whole(run) }
+    }
+
+    fn bury_in_units(&self, run: Run, mut whole: impl FnMut(Run)) {
         let mut at = run.start;
         while at < run.end() {
             let unit = at / self.granules;

@@ -396,6 +396,22 @@ pub unsafe trait Platform: fmt::Debug + Send + Sync {
     /// and owned by the caller.
     unsafe fn copy_in(&self, to: usize, bytes: &[u8]);
 
+    /// Stores two words at `to`, each as one. No system call.
+    ///
+    /// Not as bytes: to copy what was just put together the processor loads more
+    /// at once than it has stored at once, and such a load waits until all earlier
+    /// stores are done, those of the code written last among them.
+    ///
+    /// # Safety
+    ///
+    /// As [`copy_in`](Self::copy_in), and `to` is a multiple of 8.
+    unsafe fn store_words(&self, to: usize, words: [u64; 2]) {
+        for (at, word) in words.into_iter().enumerate() {
+            // SAFETY: from the caller.
+            unsafe { self.copy_in(to + 8 * at, &word.to_ne_bytes()) };
+        }
+    }
+
     /// Fills `len` bytes at `to` with an instruction that traps. No system call.
     ///
     /// # Safety

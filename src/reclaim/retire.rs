@@ -85,6 +85,7 @@ impl Batch {
     }
 
     /// Adds what makes `weight` bytes free.
+    #[inline]
     pub(crate) fn push(&mut self, dead: Dead, weight: usize) {
         self.bytes += weight;
         self.dead.push(dead);

@@ -103,16 +103,26 @@ impl Holes {
         self.words.resize(words.div_ceil(WORD), 0);
     }
 
-    /// Takes out a hole of at least `need` granules, of the least class that
-    /// has one. Looks through one class at most.
+    /// Takes `need` granules out of a hole of the least class that has one so
+    /// long, or all of a hole with room for as much again. Looks through one
+    /// class at most.
+    #[inline]
     pub(crate) fn take(&mut self, need: usize) -> Option<Run> {
         let mut classes = self.noted >> class(need) << class(need);
         while classes != 0 {
             let class = classes.trailing_zeros() as usize;
             classes &= classes - 1;
             if let Some(hole) = self.take_of(class, need) {
-                self.remove(hole);
-                return Some(hole);
+                let rest = hole.len - need;
+                if rest == 0 || rest >= need {
+                    self.remove(hole);
+                    return Some(hole);
+                }
+                // What is left is too short for such another.
+                self.flip(Run::new(hole.start, need));
+                self.granules -= need;
+                self.note(Run::new(hole.start + need, rest));
+                return Some(Run::new(hole.start, need));
             }
         }
         None
@@ -305,9 +315,10 @@ mod tests {
         let mut holes = holes(&[(1000, 7), (2000, 3), (3000, 12), (4000, 40)]);
         assert_eq!((holes.bytes(), holes.count()), (62 * GRANULE, 4));
         assert_eq!(holes.take(41), None);
-        assert_eq!(holes.take(8), Some(Run::new(3000, 12)));
-        assert_eq!(holes.take(8), Some(Run::new(4000, 40)));
+        assert_eq!(holes.take(8), Some(Run::new(3000, 8)), "the rest stays");
+        assert_eq!(holes.take(8), Some(Run::new(4000, 40)), "room for more of them");
         assert_eq!(holes.take(8), None);
+        assert_eq!(holes.take(4), Some(Run::new(3008, 4)));
         assert_eq!(drained(&mut holes, 0), [(2000, 3), (1000, 7)]);
         assert_eq!((holes.bytes(), holes.count(), holes.take(1)), (0, 0, None));
     }
@@ -365,9 +376,11 @@ mod tests {
                 let known = runs(&naive);
                 let shortest = known.iter().map(|run| run.len).filter(|&len| len >= need).min();
                 let found = holes.take(need);
-                assert_eq!(found.map(|run| class(run.len)), shortest.map(class), "{need}");
+                let hole = found.and_then(|run| known.iter().find(|hole| hole.start == run.start));
+                assert_eq!(hole.map(|hole| class(hole.len)), shortest.map(class), "{need}");
                 if let Some(run) = found {
-                    assert!(run.len >= need && known.contains(&run), "{run:?} {need}");
+                    let len = hole.map_or(0, |hole| hole.len);
+                    assert_eq!(run.len, if len < 2 * need { need } else { len }, "{len} {need}");
                     naive[run.start..run.end()].fill(false);
                 }
             }

@@ -55,6 +55,8 @@ pub(crate) struct ThreadState {
     pub(crate) claim: Cell<Claim>,
     /// What it can claim without asking anybody.
     pub(crate) holes: RefCell<Holes>,
+    /// Bytes to claim of its own holes before it looks what it can recycle.
+    pub(crate) until_look: Cell<usize>,
     /// Bytes the next claim should have.
     pub(crate) appetite: Cell<usize>,
     /// What it has recycled and no synchronisation of all cores has covered yet.
@@ -101,6 +103,7 @@ impl ThreadState {
             aside: RefCell::new(Vec::new()),
             claim: Cell::new(Claim::EMPTY),
             holes: RefCell::default(),
+            until_look: Cell::new(0),
             appetite: Cell::new(0),
             unsynced: RefCell::default(),
             scopes: Cell::new(0),
@@ -285,6 +288,7 @@ impl ThreadState {
 
     /// Retires what nobody can newly reach. O(1); now and then hands batches
     /// to the epoch.
+    #[inline]
     pub(crate) fn retire(&self, dead: Dead) {
         let mut batch = self.batch.take().or_else(|| self.spare.take()).unwrap_or_else(Batch::new);
         batch.push(dead, self.shared().weight(dead));

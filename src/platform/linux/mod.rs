@@ -235,6 +235,11 @@ unsafe impl Platform for Linux {
         unsafe { arch::copy_in(to, bytes) }
     }
 
+    unsafe fn store_words(&self, to: usize, words: [u64; 2]) {
+        // SAFETY: aligned, writable now and owned by the caller.
+        unsafe { arch::store_words(to, words) }
+    }
+
     unsafe fn fill_traps(&self, to: usize, len: usize) {
         // SAFETY: writable now and owned by the caller; whole fours.
         unsafe { arch::fill_traps(to, len) }
