@@ -143,6 +143,12 @@ impl Shared {
         self.gathering.push(Batch::of(dead, self.weight(dead)));
     }
 
+    /// As [`orphan`](Self::orphan), with what nobody ever ran: no grace period is
+    /// to begin. Lock-free.
+    pub(crate) fn abandon(&self, dead: Dead) {
+        self.ripe.batches().push(Batch::of(dead, self.weight(dead)));
+    }
+
     /// Bytes that become free with `dead`, which may be more than its own where
     /// writing takes whole system pages.
     pub(crate) fn weight(&self, dead: Dead) -> usize {

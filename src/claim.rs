@@ -300,7 +300,8 @@ impl ThreadState {
         }
     }
 
-    /// Gives granules back that may have been written but never published.
+    /// Gives granules back that may have been written but never published: nobody
+    /// runs them, so they wait for nobody's pin.
     ///
     /// Where units are system pages and a write scope is open, it may have a
     /// window on them, which will flip those pages when it closes: until then
@@ -313,7 +314,7 @@ impl ThreadState {
             self.withheld.borrow_mut().push(span);
             return;
         }
-        self.retire(Dead { span, was: Was::Abandoned });
+        self.retire_ripe(Dead { span, was: Was::Abandoned });
     }
 
     /// Gives back what write scopes withheld; none is open any more.

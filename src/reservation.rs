@@ -153,7 +153,7 @@ impl Reservation {
         });
         // The handle that made it is gone, and the thread has no other.
         if let Some(shared) = owned {
-            shared.get().orphan(Dead { span: self.span, was: Was::Abandoned });
+            shared.get().abandon(Dead { span: self.span, was: Was::Abandoned });
         }
     }
 }

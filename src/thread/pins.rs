@@ -2,7 +2,6 @@
 //! leaves it while it sleeps in what it holds.
 
 use core::cell::Cell;
-use core::ptr;
 
 use crate::reclaim::scheme::Pin;
 
@@ -17,33 +16,58 @@ impl ThreadState {
     /// Joins the epoch, if this is the outermost guard.
     #[inline]
     pub(crate) fn enter(&self) {
-        if self.pins.get() == 0 {
-            self.set_pin(Some(self.local.pin()));
+        let pins = self.pins.get();
+        if pins == 0 {
+            self.join();
         }
-        self.pins.set(self.pins.get() + 1);
+        self.pins.set(pins + 1);
     }
 
     /// Leaves the epoch, if this was the last guard.
     #[inline]
     pub(crate) fn leave(&self) {
-        self.pins.set(self.pins.get() - 1);
-        if self.pins.get() == 0 {
-            self.set_pin(None);
+        let pins = self.pins.get() - 1;
+        self.pins.set(pins);
+        if pins == 0 {
+            self.part();
+        }
+    }
+
+    /// Pins, where there are no guards yet.
+    #[inline]
+    fn join(&self) {
+        let pin = self.local.pin();
+        // SAFETY: the cell is this thread's, and no reference into it outlives
+        // a statement of this file. Without guards there is no pin to drop.
+        unsafe { self.pin.get().cast::<Pin>().write(pin) };
+    }
+
+    /// Ends the pin, where there are no guards any more.
+    #[inline]
+    fn part(&self) {
+        // SAFETY: as in `join`. The pin is there as long as guards are, of which
+        // the last has just been counted out, and is read once.
+        drop(unsafe { self.pin.get().cast::<Pin>().read() });
+    }
+
+    /// Ends the pin of guards that were forgotten, if there are any.
+    pub(super) fn forget_guards(&self) {
+        if self.pins.take() > 0 {
+            self.part();
+        }
+    }
+
+    /// Pins anew where another pin was, without ending that: it is of a collector
+    /// that is gone.
+    pub(super) fn join_anew(&self) {
+        if self.pins.get() > 0 {
+            self.join();
         }
     }
 
     /// Whether all guards but `own` many hold just the executor they run.
     pub(crate) fn only_holds_besides(&self, own: usize) -> bool {
         self.pins.get() == self.holding.get() + own
-    }
-
-    /// Replaces the pin; the old one ends after the new one has begun.
-    #[inline]
-    pub(crate) fn set_pin(&self, pin: Option<Pin>) {
-        // SAFETY: the cell is this thread's, and no reference into it outlives
-        // a statement of this file.
-        let before = unsafe { ptr::replace(self.pin.get(), pin) };
-        drop(before);
     }
 
     /// The mark of a guard made now.
@@ -61,15 +85,14 @@ impl ThreadState {
     /// sets them aside. Guards made from here to [`unpark`](Self::unpark) join
     /// it anew.
     pub(crate) fn park(&self) {
-        let counts = SetAside {
-            pins: self.pins.take(),
-            holding: self.holding.take(),
-            parked: self.parked.get(),
-        };
+        let pins = self.pins.take();
+        let counts = SetAside { pins, holding: self.holding.take(), parked: self.parked.get() };
         self.aside.borrow_mut().push(counts);
         self.parks.set(self.parks.get() + 1);
         self.parked.set(self.parks.get());
-        self.set_pin(None);
+        if pins > 0 {
+            self.part();
+        }
     }
 
     /// Takes the guards of before back, and joins the epoch again for them.
@@ -77,7 +100,7 @@ impl ThreadState {
         let Some(before) = self.aside.borrow_mut().pop() else { return };
         self.parked.set(before.parked);
         if self.pins.get() == 0 && before.pins > 0 {
-            self.set_pin(Some(self.local.pin()));
+            self.join();
         }
         // Guards that `f` let out live on beside them.
         self.pins.set(self.pins.get() + before.pins);
@@ -105,9 +128,10 @@ impl ThreadState {
 
     /// Lets the epoch move past the outermost pin.
     pub(crate) fn repin(&self) {
-        // SAFETY: as in `set_pin`; `Pin::repin` runs no code of ours.
-        if let Some(pin) = unsafe { &mut *self.pin.get() } {
-            pin.repin();
+        if self.pins.get() > 0 {
+            // SAFETY: as in `join`; the pin is there as long as guards are, and
+            // `Pin::repin` runs no code of ours.
+            unsafe { &mut *self.pin.get().cast::<Pin>() }.repin();
         }
     }
 }

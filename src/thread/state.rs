@@ -2,6 +2,7 @@
 //! handles, its place in the epoch.
 
 use core::cell::{Cell, RefCell, UnsafeCell};
+use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 
 use crate::arena::{ArenaRef, Shared, drop_refs};
@@ -41,8 +42,8 @@ pub(crate) struct ThreadState {
     id: u64,
     /// Gone before the handle on the arena is.
     pub(crate) local: Renewable<Local>,
-    /// The outermost pin, and how many guards share it.
-    pub(super) pin: UnsafeCell<Option<Pin>>,
+    /// The pin of all guards: there as long as there are any.
+    pub(super) pin: UnsafeCell<MaybeUninit<Pin>>,
     pub(super) pins: Cell<usize>,
     /// Guards of those that hold the one executor they run.
     pub(crate) holding: Cell<usize>,
@@ -95,7 +96,7 @@ impl ThreadState {
             record: arena.threads.take(),
             id: arena.threads.next_id(),
             local: Renewable::new(arena.collector.register()),
-            pin: UnsafeCell::new(None),
+            pin: UnsafeCell::new(MaybeUninit::uninit()),
             pins: Cell::new(0),
             holding: Cell::new(0),
             parks: Cell::new(0),
@@ -264,15 +265,9 @@ impl ThreadState {
     ///
     /// No other thread is there, and this one is in no call of the collector's.
     pub(crate) unsafe fn after_fork(&self, lost: bool) {
-        let local = self.shared().collector.register();
-        // SAFETY: the cell is this thread's.
-        let is_pinned = unsafe { (*self.pin.get()).is_some() };
-        let pin = is_pinned.then(|| local.pin());
-        // The old one is of a collector that is gone: it is not dropped.
-        // SAFETY: as above.
-        unsafe { ptr::write(self.pin.get(), pin) };
         // SAFETY: from the caller.
-        unsafe { self.local.renew(local) };
+        unsafe { self.local.renew(self.shared().collector.register()) };
+        self.join_anew();
         drop(self.batch.take());
         if lost {
             self.claim.set(Claim::EMPTY);
@@ -399,7 +394,7 @@ impl ThreadState {
 
 impl Drop for ThreadState {
     fn drop(&mut self) {
-        self.set_pin(None);
+        self.forget_guards();
         // SAFETY: dropped nowhere else. Before the handle below: what it has
         // deferred goes to the collector while that, and the arena, exist.
         drop(unsafe { self.local.take() });

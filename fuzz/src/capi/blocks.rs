@@ -10,7 +10,7 @@ use jita::{
 use super::model::{Block, Code};
 use super::ops::{Size, Which};
 use super::raw;
-use super::world::{MAX_CODE, World};
+use super::world::{MAX_CODE, World, last_error};
 use crate::code;
 use crate::ops::Pick;
 use crate::sizes::{Align, Length, Sizes};
@@ -109,7 +109,7 @@ impl World {
         let Some(at) = arena.filter(|_| errors.is_empty()) else { return errors.to_vec() };
         let region = self.model.arenas[at].region.len();
         if status == JITA_ERROR_EXHAUSTED {
-            assert!(self.may_be_full(at, sizes), "there is room for {sizes:?}");
+            assert!(self.may_be_full(at, sizes), "{sizes:?}: {}", last_error());
         } else if status != JITA_ERROR_INVALID || need_of(sizes) <= region {
             return Vec::new();
         }
