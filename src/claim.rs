@@ -6,6 +6,8 @@
 //! rest goes back and the next hole is claimed, lowest address first (after
 //! Immix: Blackburn and McKinley, PLDI 2008, with granules for lines).
 
+use core::time::Duration;
+
 use crate::error::ReserveError;
 use crate::layout::CodeLayout;
 use crate::page::bitmap::Run;
@@ -16,7 +18,7 @@ use crate::reclaim::share;
 use crate::reservation::Reservation;
 use crate::stats;
 use crate::sync::{Ordering, PATIENCE, mutant, yield_now};
-use crate::thread::ThreadState;
+use crate::thread::{self, ThreadState};
 use crate::units::{GRANULE, KIB, Span};
 
 /// Smallest and largest appetite, in bytes.
@@ -26,6 +28,9 @@ const MOST: usize = 32 * KIB;
 /// How often a thread looks for something to recycle while it claims a lot of its
 /// own holes.
 const LOOKS_A_LOT: usize = 8;
+
+/// Times that a thread which finds the region full yields before it sleeps.
+const YIELDS: usize = 16;
 
 /// A thread's private run of granules: addresses in the executable view.
 #[derive(Clone, Copy, Debug)]
@@ -179,11 +184,11 @@ impl ThreadState {
                 break;
             }
             if attempt > 0 {
-                yield_now();
+                self.let_run(attempt);
             }
             let any = recycle::reclaim(self);
             run = shared.pages.claim(need, want);
-            if !any && shared.threads.attached() == 1 && !shared.gate.is_closed() {
+            if !any && self.is_alone() && !shared.gate.is_closed() {
                 // Nobody to wait for, and no fork.
                 break;
             }
@@ -216,6 +221,24 @@ impl ThreadState {
         stats::add(&self.tallies().taken, run.len);
         self.begin_claim(run);
         Ok(())
+    }
+
+    /// Lets other threads run. Yielding returns at once where the thread that
+    /// holds something up waits for another processor, so as long as something
+    /// is held up later attempts sleep: half a second, all of them together.
+    fn let_run(&self, attempt: usize) {
+        if attempt < YIELDS || self.guards() > 0 || !recycle::is_held_up(self.shared()) {
+            yield_now();
+        } else {
+            std::thread::sleep(Duration::from_millis((attempt / YIELDS) as u64));
+        }
+    }
+
+    /// Whether no other thread is attached, by as many handles as it may be.
+    fn is_alone(&self) -> bool {
+        let mut own = 0;
+        thread::for_each_attached(self.shared().into(), |_| own += 1);
+        self.shared().threads.attached() <= own.max(1)
     }
 
     fn begin_claim(&self, run: Run) {

@@ -121,6 +121,12 @@ impl Lookups {
         self.announced.load(Ordering::Acquire) == 0
     }
 
+    /// Whether some keep a lot from being wiped just now.
+    pub(crate) fn are_announced(&self) -> bool {
+        // Relaxed: steers policy.
+        self.announced.load(Ordering::Relaxed) > 0
+    }
+
     /// Has lookups begin anew, in a process of one thread, which is in none:
     /// those that had announced themselves are not here.
     pub(crate) fn after_fork(&self) {

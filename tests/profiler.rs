@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering}
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::code::{is_whole, place};
+use common::code::{is_whole, try_place};
 use common::{Random, code, each_strategy_with};
-use jit_arena::{Arena, CodeLayout, Executor};
+use jit_arena::{Arena, CodeLayout, Executor, ReserveError};
 
 /// The arena that the signal handler asks; null while there is none.
 static ASKED: AtomicPtr<Arena> = AtomicPtr::new(std::ptr::null_mut());
@@ -157,13 +157,21 @@ impl Drop for Stop<'_> {
 /// Installs, runs and drops functions that count down, of many sizes.
 fn churn(arena: &Arena, seed: u64, stop: &AtomicBool) {
     let mut random = Random::new(seed);
-    let mut thread = arena.attach().unwrap();
+    let mut handle = arena.attach().unwrap();
     let mut mine: Vec<Executor> = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         let layout = CodeLayout::new(64 + random.below(2000)).data(8 * random.below(40), 8);
-        mine.push(place(&mut thread, &code::count_down(), layout));
+        mine.push(match try_place(&mut handle, &code::count_down(), layout) {
+            // Another thread is pinned and has not run for long. The arena waits
+            // for such a one, and is right to say at last what it waits for.
+            Err(ReserveError::Exhausted { .. }) => {
+                thread::sleep(Duration::from_millis(1));
+                continue;
+            }
+            placed => placed.unwrap(),
+        });
         let ran = &mine[random.below(mine.len())];
-        let guard = thread.pin();
+        let guard = handle.pin();
         // SAFETY: the code is such a function, called under its guard.
         let function: extern "C" fn(u32) = unsafe { ran.entry(&guard).cast() };
         RUNNING.set(ran.addr() as u64);

@@ -168,9 +168,8 @@ pub(crate) fn reclaim(thread: &ThreadState) -> bool {
     // runs a bounded part of what is ripe, so it goes on while that helps, and
     // for a while where something is known to be on its way: threads that ended
     // leave much to run that hands nothing over.
-    let is_pending = || all_ripe(shared).any(|ripe| ripe.pending() > 0);
     let mut idle = 0;
-    while idle < 4 || (idle < 4 + PATIENCE && is_pending()) {
+    while idle < 4 || (idle < 4 + PATIENCE && is_pending(shared)) {
         thread.local.pin().flush();
         idle = if recycle(thread, all_ripe(shared)) > 0 { 0 } else { idle + 1 };
         any |= idle == 0;
@@ -179,6 +178,16 @@ pub(crate) fn reclaim(thread: &ThreadState) -> bool {
     give_up(thread);
     thread.account_unused();
     any
+}
+
+/// Whether a grace period is not over, or its batches not taken.
+fn is_pending(shared: &Shared) -> bool {
+    all_ripe(shared).any(|ripe| ripe.pending() > 0)
+}
+
+/// Whether memory waits for what takes threads a moment: their pins, and lookups.
+pub(crate) fn is_held_up(shared: &Shared) -> bool {
+    is_pending(shared) || shared.lookups.are_announced()
 }
 
 /// Gives up what a thread has for itself, for it is about to end.

@@ -1,6 +1,6 @@
 //! Machine code that tests install.
 
-use jit_arena::{CodeInfo, CodeLayout, Executor, ThreadHandle};
+use jit_arena::{CodeInfo, CodeLayout, Executor, ReserveError, ThreadHandle};
 
 /// A function that takes nothing and returns `value`.
 pub(crate) fn constant(value: u32) -> Vec<u8> {
@@ -75,10 +75,19 @@ pub(crate) fn is_whole(found: &CodeInfo) -> bool {
 
 /// Installs `code` in a place of its own layout.
 pub(crate) fn place(thread: &mut ThreadHandle, code: &[u8], layout: CodeLayout) -> Executor {
+    try_place(thread, code, layout).unwrap()
+}
+
+/// As [`place`], where there may be no room.
+pub(crate) fn try_place(
+    thread: &mut ThreadHandle,
+    code: &[u8],
+    layout: CodeLayout,
+) -> Result<Executor, ReserveError> {
     let layout = layout.tag(tag_of(layout.code_len(), layout.data_len()));
-    let mut reservation = thread.reserve(layout).unwrap();
+    let mut reservation = thread.reserve(layout)?;
     thread.write().write_at(&mut reservation, 0, code).unwrap();
-    thread.publish(reservation).unwrap()
+    Ok(thread.publish(reservation).unwrap())
 }
 
 #[cfg(target_arch = "x86_64")]
