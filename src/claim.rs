@@ -186,9 +186,12 @@ impl ThreadState {
             if attempt > 0 {
                 self.let_run(attempt);
             }
+            // Before: what another thread held up as it was looked for is free by
+            // the time it has left.
+            let is_alone = self.is_alone();
             let any = recycle::reclaim(self);
             run = shared.pages.claim(need, want);
-            if !any && self.is_alone() && !shared.gate.is_closed() {
+            if !any && is_alone && !shared.gate.is_closed() {
                 // Nobody to wait for, and no fork.
                 break;
             }
