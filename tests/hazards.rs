@@ -11,10 +11,10 @@ use std::sync::mpsc;
 use std::thread;
 
 use common::child::{self, SEGV_PKUERR};
-#[cfg(target_os = "linux")]
-use common::filter;
 use common::{Barrier, RESERVE, arena_of, call, call_at, code, constant, each_strategy, install};
-use common::{each_strategy_with, maps, not_run, requires};
+use common::{each_strategy_with, maps};
+#[cfg(target_os = "linux")]
+use common::{filter, not_run, requires};
 use jit_arena::{
     Arena, Builder, CodeLayout, Executor, InstallError, ReserveError, Running, Strategy,
     ThreadHandle,

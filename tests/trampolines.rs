@@ -6,12 +6,11 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 
-#[cfg(target_os = "linux")]
-use common::filter;
 use common::{
-    Barrier, KIB, MIB, call_at, child, code, constant, each_strategy, each_strategy_with, install,
-    is_sanitized, maps, not_run,
+    Barrier, KIB, MIB, call_at, code, constant, each_strategy, each_strategy_with, install, maps,
 };
+#[cfg(target_os = "linux")]
+use common::{child, filter, is_sanitized, not_run};
 use jit_arena::{Arena, CodeLayout, Executor, Strategy, ThreadHandle, TrampolineError};
 
 extern "C" fn helper() -> u32 {
