@@ -188,11 +188,10 @@ impl ThreadState {
             }
             // Before: what another thread held up as it was looked for is free by
             // the time it has left.
-            let (is_alone, is_pinned) = self.is_alone();
+            let is_alone = self.is_alone();
             let any = recycle::reclaim(self);
             run = shared.pages.claim(need, want);
-            let is_all = is_pinned || !recycle::is_held_up(shared);
-            if !any && is_alone && is_all && !shared.gate.is_closed() {
+            if !any && is_alone && !self.is_held_up_by_others() && !shared.gate.is_closed() {
                 // Nobody to wait for, and no fork.
                 break;
             }
@@ -231,24 +230,27 @@ impl ThreadState {
     /// holds something up waits for another processor, so as long as something
     /// is held up later attempts sleep: half a second, all of them together.
     fn let_run(&self, attempt: usize) {
-        let (_, is_pinned) = self.is_alone();
-        if attempt < YIELDS || is_pinned || !recycle::is_held_up(self.shared()) {
+        if attempt < YIELDS || !self.is_held_up_by_others() {
             yield_now();
         } else {
             std::thread::sleep(Duration::from_millis((attempt / YIELDS) as u64));
         }
     }
 
-    /// Whether no other thread is attached, by as many handles as it may be, and
-    /// whether this one is pinned by any. One that has just left may be pinned for
-    /// a moment: the epoch sees it out.
-    fn is_alone(&self) -> (bool, bool) {
-        let (mut own, mut guards) = (0, 0);
-        thread::for_each_attached(self.shared().into(), |state| {
-            own += 1;
-            guards += state.guards();
-        });
-        (self.shared().threads.attached() <= own.max(1), guards > 0)
+    /// Whether no other thread is attached, by as many handles as this one may be.
+    fn is_alone(&self) -> bool {
+        let mut own = 0;
+        thread::for_each_attached(self.shared().into(), |_| own += 1);
+        self.shared().threads.attached() <= own.max(1)
+    }
+
+    /// Whether something is held up, and this thread is pinned by none of its
+    /// handles. One that has just left may be pinned for a moment: the epoch sees
+    /// it out.
+    fn is_held_up_by_others(&self) -> bool {
+        let mut guards = 0;
+        thread::for_each_attached(self.shared().into(), |state| guards += state.guards());
+        guards == 0 && recycle::is_held_up(self.shared())
     }
 
     fn begin_claim(&self, run: Run) {

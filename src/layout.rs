@@ -9,8 +9,8 @@
 //! The header lies in code memory: written in the write scope that writes the
 //! code, readable through the executable view, and as well protected as the
 //! code itself. It starts the executor's first granule, so that whoever knows
-//! either the granule or the entry finds it. It is what retire, lookup and
-//! `verify` know an executor by.
+//! either the granule or the entry finds it. It is what lookup and `verify` know
+//! an executor by, and a handle whose [`SizedEntry`] does not tell.
 
 use crate::error::ReserveError;
 use crate::units::{GRANULE, HEADER, MAX_ALIGN, MAX_EXECUTOR, Span};

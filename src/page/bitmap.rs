@@ -321,6 +321,15 @@ pub(crate) fn ones(words: &[AtomicU64]) -> impl Iterator<Item = usize> + '_ {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_run_is_hemmed_in_where_nothing_around_it_is_clear() {
+        let words = [AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX)];
+        let hemmed_in = |start, len| is_hemmed_in(&words, Run::new(start, len));
+        assert!(hemmed_in(0, 128) && hemmed_in(0, 64) && hemmed_in(64, 64) && hemmed_in(5, 90));
+        words[0].store(!(1 << 63), Ordering::Relaxed);
+        assert!(!hemmed_in(64, 3) && !hemmed_in(60, 3) && hemmed_in(65, 3) && hemmed_in(0, 60));
+    }
+
     fn words(bits: &[u64]) -> Vec<AtomicU64> {
         bits.iter().map(|&bits| AtomicU64::new(bits)).collect()
     }
