@@ -115,6 +115,8 @@ pub fn most_live(name: &str) -> usize {
 pub const ALL: &[&str] = &[
     "probe",
     "probe-pkey",
+    "probe-scattered",
+    "probe-scattered-pkey",
     "dual-pkey",
     "dual-open",
     "dual-transient",
@@ -146,10 +148,13 @@ pub fn visit(name: &str, room: Room, visit: &mut impl Visit) {
             Err(why) => visit.missing(name, why),
         }
     }
+    use probe::Order::{InTurn, Scattered};
     let live = room.bytes;
     match name {
-        "probe" => show(name, probe::Probe::new(room, false), visit),
-        "probe-pkey" => show(name, probe::Probe::new(room, true), visit),
+        "probe" => show(name, probe::Probe::new(room, false, InTurn), visit),
+        "probe-pkey" => show(name, probe::Probe::new(room, true, InTurn), visit),
+        "probe-scattered" => show(name, probe::Probe::new(room, false, Scattered), visit),
+        "probe-scattered-pkey" => show(name, probe::Probe::new(room, true, Scattered), visit),
         "spin" => show(name, Ok(spin::Spin), visit),
         "mapping" => show(name, Ok(mapping::Mappings::new()), visit),
         "flip" => show(name, flip::Flip::new(live), visit),

@@ -6,10 +6,17 @@
 //! code still in use is overwritten: no allocator, but its time is the floor
 //! under all of them, and the region's size gives it their cache misses.
 //!
+//! Scattered it copies to a place anywhere in the region, as whoever uses freed
+//! places again must: what is between the two no allocator can save, only a
+//! processor that guesses where the next place is.
+//!
 //! Threads get equal parts of the region and share nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 
 use super::view::{self, Key, TwoViews};
 use super::{NotHere, Rival, RivalThread, Room, Usage};
@@ -22,14 +29,24 @@ pub struct Probe(Arc<Shared>);
 struct Shared {
     views: TwoViews,
     key: Option<Key>,
+    order: Order,
     /// Bytes a thread uses.
     part: usize,
     attached: AtomicUsize,
 }
 
+/// Where the next executor goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Behind the one before.
+    InTurn,
+    /// Anywhere.
+    Scattered,
+}
+
 impl Probe {
     /// A probe with so much room.
-    pub fn new(room: Room, keyed: bool) -> Result<Self, NotHere> {
+    pub fn new(room: Room, keyed: bool, order: Order) -> Result<Self, NotHere> {
         let refuse = |error| NotHere(format!("probe: {error}"));
         let part = (room.bytes / room.threads).max(LEAST).next_multiple_of(view::PAGE);
         let views = TwoViews::new(part * room.threads).map_err(refuse)?;
@@ -42,7 +59,7 @@ impl Probe {
         } else {
             None
         };
-        Ok(Self(Arc::new(Shared { views, key, part, attached: AtomicUsize::new(0) })))
+        Ok(Self(Arc::new(Shared { views, key, order, part, attached: AtomicUsize::new(0) })))
     }
 }
 
@@ -53,7 +70,13 @@ impl Rival for Probe {
     type Thread = ProbeThread;
 
     fn name(&self) -> String {
-        if self.0.key.is_some() { "probe-pkey" } else { "probe" }.to_owned()
+        match (self.0.order, self.0.key) {
+            (Order::InTurn, None) => "probe",
+            (Order::InTurn, Some(_)) => "probe-pkey",
+            (Order::Scattered, None) => "probe-scattered",
+            (Order::Scattered, Some(_)) => "probe-scattered-pkey",
+        }
+        .to_owned()
     }
 
     fn is_probe(&self) -> bool {
@@ -72,6 +95,7 @@ impl Rival for Probe {
             start,
             end: start + part,
             cursor: start,
+            random: SmallRng::seed_from_u64(start as u64),
             published: Box::default(),
         }
     }
@@ -89,6 +113,7 @@ pub struct ProbeThread {
     start: usize,
     end: usize,
     cursor: usize,
+    random: SmallRng,
     published: Box<AtomicUsize>,
 }
 
@@ -102,7 +127,10 @@ impl RivalThread for ProbeThread {
             self.cursor = self.start;
             assert!(self.cursor + need <= self.end, "code longer than the probe's region");
         }
-        let at = self.cursor;
+        let at = match self.shared.order {
+            Order::InTurn => self.cursor,
+            Order::Scattered => self.random.random_range(self.start..=self.end - need) & !63,
+        };
         self.cursor += need;
         if let Some(key) = self.shared.key {
             key.set(true);
