@@ -151,6 +151,7 @@ impl Shared {
 
     /// Bytes that become free with `dead`, which may be more than its own where
     /// writing takes whole system pages.
+    #[inline]
     pub(crate) fn weight(&self, dead: Dead) -> usize {
         self.units.weight(self.pages.run(dead.span)) * GRANULE
     }

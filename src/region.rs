@@ -281,7 +281,7 @@ impl Region {
             // SAFETY: inside the window, through the view just written by.
             unsafe { platform.clean_data_cache(to, GRANULE) };
             // SAFETY: our window, not used again.
-            unsafe { self.protection.close_window(platform, window) }
+            unsafe { self.protection.close_window(platform, &window) }
         });
         self.protection.close(platform, rights);
         closed?;

@@ -5,6 +5,7 @@
 //! `[W2]`; every slice is derived from a raw pointer inside the scope, so the
 //! compiler has no licence to move a store past the close, `[W4]`.
 
+use core::cell::Cell;
 use core::fmt;
 use core::marker::PhantomData;
 
@@ -16,18 +17,65 @@ use crate::stats;
 use crate::thread::ThreadState;
 use crate::units::Span;
 
-/// The window a thread has open, and what was written through it.
-#[derive(Clone, Copy, Debug)]
+/// The window a thread has open, and what was written through it. In cells, for
+/// each write looks at two of them and changes two.
+#[derive(Debug)]
 pub(crate) struct OpenWindow {
-    window: Window,
-    /// Addresses in the executable view; empty if `low >= high`.
-    low: usize,
-    high: usize,
+    /// In the executable view; empty while no window is open.
+    start: Cell<usize>,
+    end: Cell<usize>,
+    /// Address of the span's first byte for writing.
+    writable: Cell<usize>,
+    /// What was written, in the executable view; nothing if `low >= high`.
+    low: Cell<usize>,
+    high: Cell<usize>,
 }
 
 impl OpenWindow {
-    pub(crate) fn window(&self) -> Window {
-        self.window
+    pub(crate) const NONE: Self = Self {
+        start: Cell::new(0),
+        end: Cell::new(0),
+        writable: Cell::new(0),
+        low: Cell::new(0),
+        high: Cell::new(0),
+    };
+
+    /// The window, if one is open.
+    #[inline]
+    pub(crate) fn get(&self) -> Option<Window> {
+        let span = Span::new(self.start.get(), self.end.get() - self.start.get());
+        (span.len > 0).then_some(Window { span, writable: self.writable.get() })
+    }
+
+    fn set(&self, window: Window) {
+        self.start.set(window.span.start);
+        self.end.set(window.span.end());
+        self.writable.set(window.writable);
+        self.low.set(usize::MAX);
+        self.high.set(0);
+    }
+
+    #[inline]
+    fn covers(&self, span: Span) -> bool {
+        span.start >= self.start.get() && span.end() <= self.end.get()
+    }
+
+    /// Counts a span as written.
+    #[inline]
+    fn note(&self, span: Span) {
+        self.low.set(self.low.get().min(span.start));
+        self.high.set(self.high.get().max(span.end()));
+    }
+
+    fn written(&self) -> Span {
+        Span::new(self.low.get(), self.high.get().saturating_sub(self.low.get()))
+    }
+
+    /// As [`Window::writable_at`], of the window that is open.
+    #[inline]
+    fn writable_at(&self, addr: usize) -> usize {
+        debug_assert!(self.covers(Span::new(addr, 0)));
+        self.writable.get() + (addr - self.start.get())
     }
 }
 
@@ -51,6 +99,7 @@ pub struct WriteScope<'t> {
 }
 
 impl<'t> WriteScope<'t> {
+    #[inline]
     pub(crate) fn open(thread: &'t ThreadState) -> Self {
         let region = &thread.shared().region;
         if thread.open_scopes.get() == 0 {
@@ -69,6 +118,7 @@ impl<'t> WriteScope<'t> {
     ///
     /// A reservation of another handle, or of an earlier scope where that
     /// sealed it; bytes outside it; a window that the system refused.
+    #[inline]
     pub fn write_at(
         &mut self,
         reservation: &mut Reservation,
@@ -79,8 +129,7 @@ impl<'t> WriteScope<'t> {
         if offset > reserved || bytes.len() > reserved - offset {
             return Err(WriteError::OutOfBounds { offset, len: bytes.len(), reserved });
         }
-        let window = self.window(reservation)?;
-        let to = window.writable_at(reservation.entry() + offset);
+        let to = self.window(reservation)?.writable_at(reservation.entry() + offset);
         // SAFETY: [W1] the window is open and covers the reservation, which
         // the caller borrows exclusively; the bounds were checked.
         unsafe { self.thread.shared().region.platform().copy_in(to, bytes) };
@@ -96,8 +145,8 @@ impl<'t> WriteScope<'t> {
     ///
     /// As [`write_at`](Self::write_at).
     pub fn bytes(&mut self, reservation: &mut Reservation) -> Result<&mut [u8], WriteError> {
-        let window = self.window(reservation)?;
-        let to = core::ptr::with_exposed_provenance_mut(window.writable_at(reservation.entry()));
+        let at = self.window(reservation)?.writable_at(reservation.entry());
+        let to = core::ptr::with_exposed_provenance_mut(at);
         // SAFETY: [W1] the window is open and covers the reservation; nobody
         // else writes there, and nobody reads what is not published. The
         // slice borrows the scope, [W2], and comes from a raw pointer, [W4].
@@ -130,7 +179,7 @@ impl<'t> WriteScope<'t> {
         (block.code_len, block.data_len) = (code_len, data_len);
         let window = self.window(reservation)?;
         let tail = reservation.shrink(block);
-        self.write_header(reservation, &window);
+        self.write_header(reservation, window);
         if tail.len > 0 {
             let platform = self.thread.shared().region.platform();
             // SAFETY: [W1] the tail lies in the window, and belonged to the
@@ -160,7 +209,8 @@ impl<'t> WriteScope<'t> {
 
     /// The window to write `reservation` through; writes its header when it is
     /// first asked for.
-    fn window(&mut self, reservation: &mut Reservation) -> Result<Window, WriteError> {
+    #[inline]
+    fn window(&mut self, reservation: &mut Reservation) -> Result<&'t OpenWindow, WriteError> {
         let thread = self.thread;
         if !reservation.is_of(thread) {
             return Err(WriteError::Foreign);
@@ -170,27 +220,20 @@ impl<'t> WriteScope<'t> {
         if units.are_coarse() && reservation.scope() != 0 && !of_this_scope {
             return Err(WriteError::Sealed);
         }
-        let span = reservation.span();
-        let mut open = match thread.window.get() {
-            Some(open) if open.window.span.contains(span) => open,
-            _ => {
-                thread.close_window();
-                let claim = thread.claim.get().span();
-                let around = if claim.contains(span) { claim } else { span };
-                thread.open_window(around.round_out(units.bytes()))?
-            }
-        };
-        open.low = open.low.min(span.start);
-        open.high = open.high.max(span.end());
-        thread.window.set(Some(open));
+        let (open, span) = (&thread.window, reservation.span());
+        if !open.covers(span) {
+            thread.open_window(span)?;
+        }
+        open.note(span);
         if !reservation.is_written() {
             reservation.set_written();
-            self.write_header(reservation, &open.window);
+            self.write_header(reservation, open);
         }
-        Ok(open.window)
+        Ok(open)
     }
 
-    fn write_header(&self, reservation: &Reservation, window: &Window) {
+    #[inline]
+    fn write_header(&self, reservation: &Reservation, window: &OpenWindow) {
         let words = reservation.block().encode(reservation.entry());
         let to = window.writable_at(header_of(reservation.entry()));
         // SAFETY: [W1] the window covers the reservation's granules, and the
@@ -200,29 +243,46 @@ impl<'t> WriteScope<'t> {
 }
 
 impl ThreadState {
-    fn open_window(&self, span: Span) -> Result<OpenWindow, WriteError> {
+    /// Opens a window on a reservation, and on the whole claim that it lies in, in
+    /// place of the one that is open.
+    #[inline(never)]
+    fn open_window(&self, reserved: Span) -> Result<(), WriteError> {
+        self.close_window();
+        let claim = self.claim.get().span();
+        let around = if claim.contains(reserved) { claim } else { reserved };
+        let span = around.round_out(self.shared().units.bytes());
         let region = &self.shared().region;
         // SAFETY: [W1] the span is this thread's claim or reservation, in
         // whole units none of which has been published.
         let window = unsafe { region.protection().window(region.platform(), span) }?;
-        Ok(OpenWindow { window, low: usize::MAX, high: 0 })
+        self.window.set(window);
+        Ok(())
     }
 
     /// Closes the window, if one is open. If the system refuses, the window is
     /// kept for `publish` to close, and counted.
+    #[inline]
     pub(crate) fn close_window(&self) {
-        let Some(open) = self.window.take() else { return };
-        let region = &self.shared().region;
-        if open.low < open.high {
-            let written = open.window.writable_at(open.low);
-            // SAFETY: the window is still open and covers what was written.
-            unsafe { region.platform().clean_data_cache(written, open.high - open.low) };
+        if let Some(window) = self.window.get() {
+            self.close_open_window(&window);
         }
-        // SAFETY: opened by `open_window`, and taken out of its cell.
-        let closed = unsafe { region.protection().close_window(region.platform(), open.window) };
+    }
+
+    #[inline(never)]
+    fn close_open_window(&self, window: &Window) {
+        let region = &self.shared().region;
+        let written = self.window.written();
+        if written.len > 0 {
+            let at = window.writable_at(written.start);
+            // SAFETY: the window is still open and covers what was written.
+            unsafe { region.platform().clean_data_cache(at, written.len) };
+        }
+        self.window.end.set(self.window.start.get());
+        // SAFETY: opened by `open_window`, and empty now.
+        let closed = unsafe { region.protection().close_window(region.platform(), window) };
         if closed.is_err() {
             stats::add(&self.tallies().refusals, 1);
-            self.unsealed.borrow_mut().push(open.window);
+            self.unsealed.borrow_mut().push(*window);
         }
     }
 
@@ -255,6 +315,7 @@ impl ThreadState {
 }
 
 impl Drop for WriteScope<'_> {
+    #[inline]
     fn drop(&mut self) {
         let thread = self.thread;
         thread.open_scopes.set(thread.open_scopes.get() - 1);

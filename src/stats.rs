@@ -91,6 +91,7 @@ impl Tallies {
 }
 
 /// Adds to a count that only the calling thread writes.
+#[inline]
 pub(crate) fn add(tally: &Tally, n: usize) {
     // Relaxed: a single writer, and readers that ask for no order.
     tally.store(tally.load(Ordering::Relaxed).wrapping_add(n as u64), Ordering::Relaxed);

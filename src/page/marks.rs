@@ -24,6 +24,7 @@ impl Marks {
     }
 
     /// An executor starts at `granule`, which the caller owns, `[B1]`.
+    #[inline]
     pub(crate) fn publish(&self, granule: usize) {
         let mark = &self.0[granule];
         // Relaxed: the last mark there was cleared before the granule changed
@@ -35,6 +36,7 @@ impl Marks {
 
     /// The executor at `granule` is retired, by the owner of its only handle;
     /// false if there is none or it was retired before, `[D1]`.
+    #[inline]
     pub(crate) fn retire(&self, granule: usize) -> bool {
         let mark = &self.0[granule];
         // Relaxed [D1]: handles pass from thread to thread by means that order,
@@ -65,6 +67,7 @@ impl Marks {
     }
 
     /// Nothing starts at `granule` any more. By the recycler, which owns it.
+    #[inline]
     pub(crate) fn clear(&self, granule: usize) {
         // Relaxed: the Release that frees the granule, or the publishing of
         // what is written there next, orders this before the next mark; and

@@ -130,21 +130,25 @@ impl Pages {
     }
 
     /// The executable address of a granule of the region.
+    #[inline]
     pub(crate) fn address(&self, granule: usize) -> usize {
         self.base + granule * GRANULE
     }
 
     /// The granule of the region that holds the byte at `address`.
+    #[inline]
     pub(crate) fn granule(&self, address: usize) -> usize {
         (address - self.base) / GRANULE
     }
 
     /// The granules of a span that starts and ends on granules.
+    #[inline]
     pub(crate) fn run(&self, span: Span) -> Run {
         Run::new(self.granule(span.start), span.len / GRANULE)
     }
 
     /// The bytes of a run of granules.
+    #[inline]
     pub(crate) fn span(&self, run: Run) -> Span {
         Span::new(self.address(run.start), run.len * GRANULE)
     }

@@ -28,16 +28,19 @@ impl Units {
     }
 
     /// Bytes a unit.
+    #[inline]
     pub(crate) fn bytes(&self) -> usize {
         self.granules * GRANULE
     }
 
     /// Whether units are more than granules.
+    #[inline]
     pub(crate) fn are_coarse(&self) -> bool {
         self.granules > 1
     }
 
     /// `granules` rounded up to whole units.
+    #[inline]
     pub(crate) fn round_up(&self, granules: usize) -> usize {
         granules.next_multiple_of(self.granules)
     }

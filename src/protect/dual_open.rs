@@ -49,7 +49,7 @@ impl Protection for DualOpen {
         Ok(Window { span, writable: self.views.writable_at(span.start) })
     }
 
-    unsafe fn close_window(&self, _platform: &dyn Platform, _window: Window) -> OsResult<()> {
+    unsafe fn close_window(&self, _platform: &dyn Platform, _window: &Window) -> OsResult<()> {
         Ok(())
     }
 

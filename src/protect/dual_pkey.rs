@@ -64,7 +64,7 @@ impl Protection for DualPkey {
         Ok(Window { span, writable: self.views.writable_at(span.start) })
     }
 
-    unsafe fn close_window(&self, _platform: &dyn Platform, _window: Window) -> OsResult<()> {
+    unsafe fn close_window(&self, _platform: &dyn Platform, _window: &Window) -> OsResult<()> {
         Ok(())
     }
 

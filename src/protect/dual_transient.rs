@@ -126,7 +126,7 @@ impl Protection for DualTransient {
         Ok(Window { span: pages, writable: mapping.keep().span.start })
     }
 
-    unsafe fn close_window(&self, platform: &dyn Platform, window: Window) -> OsResult<()> {
+    unsafe fn close_window(&self, platform: &dyn Platform, window: &Window) -> OsResult<()> {
         // SAFETY: mapped by `window` for this window alone, which is over.
         unsafe { platform.unmap(window.writable, window.span.len) }
     }

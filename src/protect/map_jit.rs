@@ -85,7 +85,7 @@ impl Protection for MapJit {
         Ok(Window { span, writable: span.start })
     }
 
-    unsafe fn close_window(&self, _platform: &dyn Platform, _window: Window) -> OsResult<()> {
+    unsafe fn close_window(&self, _platform: &dyn Platform, _window: &Window) -> OsResult<()> {
         Ok(())
     }
 

@@ -141,6 +141,7 @@ pub(crate) struct Window {
 
 impl Window {
     /// The address at which the byte that runs at `addr` can be written.
+    #[inline]
     pub(crate) fn writable_at(&self, addr: usize) -> usize {
         debug_assert!(addr >= self.span.start && addr <= self.span.end());
         self.writable + (addr - self.span.start)
@@ -185,7 +186,9 @@ pub(crate) trait Protection: fmt::Debug + Send + Sync {
     /// # Safety
     ///
     /// The window came from [`window`](Self::window) and is not used again.
-    unsafe fn close_window(&self, platform: &dyn Platform, window: Window) -> OsResult<()>;
+    // By reference: a window is passed in memory, and to copy one that was put
+    // together by the word waits for every store before, the code among them.
+    unsafe fn close_window(&self, platform: &dyn Platform, window: &Window) -> OsResult<()>;
 
     /// Where the byte that runs at `addr` is written while the thread's rights are
     /// open, if that takes no window.

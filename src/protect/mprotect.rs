@@ -67,7 +67,7 @@ impl Protection for Mprotect {
         Ok(Window { span: pages, writable: pages.start })
     }
 
-    unsafe fn close_window(&self, platform: &dyn Platform, window: Window) -> OsResult<()> {
+    unsafe fn close_window(&self, platform: &dyn Platform, window: &Window) -> OsResult<()> {
         let pages = window.span;
         // SAFETY: the pages are the caller's, who is done writing. If this is
         // refused they stay writable and cannot run.

@@ -91,7 +91,7 @@ impl Protection for SinglePkey {
         Ok(Window { span, writable: span.start })
     }
 
-    unsafe fn close_window(&self, _platform: &dyn Platform, _window: Window) -> OsResult<()> {
+    unsafe fn close_window(&self, _platform: &dyn Platform, _window: &Window) -> OsResult<()> {
         Ok(())
     }
 

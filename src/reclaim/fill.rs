@@ -87,7 +87,7 @@ fn fill_group(thread: &ThreadState, group: &[Run]) -> OsResult<()> {
         unsafe { platform.clean_data_cache(to, span.len) };
     }
     // SAFETY: opened above, and not used again.
-    if unsafe { protection.close_window(platform, window) }.is_err() {
+    if unsafe { protection.close_window(platform, &window) }.is_err() {
         stats::add(&thread.tallies().refusals, 1);
         thread.unsealed.borrow_mut().push(window);
     }

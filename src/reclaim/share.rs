@@ -48,6 +48,7 @@ pub(crate) fn of_thread(shared: &Shared) -> usize {
 }
 
 /// Bytes of a lot, of a thread that has such a share.
+#[inline]
 pub(crate) fn lot(share: usize) -> usize {
     (share / 2).min(MOST_LOT)
 }

@@ -24,7 +24,8 @@ const FINE: usize = 32;
 const NOTES_A_HOLE: usize = 4;
 const NOTES: usize = 256;
 
-/// The class of holes of so many granules.
+/// The class of holes of so many granules; that of none is always empty.
+#[inline]
 fn class(granules: usize) -> usize {
     if granules < FINE {
         return granules;
@@ -83,15 +84,23 @@ impl Holes {
         if self.bits.len() <= run.end() / WORD {
             self.grow(run.end());
         }
-        let below = self.length_below(run.start);
-        let above = self.length_from(run.end());
-        for word in self.flip(run) {
+        let mut hole = run;
+        self.count += 1;
+        if self.is_in_hole(run.end()) {
+            hole.len += self.length_from(run.end());
+            self.count -= 1;
+        }
+        if run.start > 0 && self.is_in_hole(run.start - 1) {
+            let below = self.length_below(run.start);
+            hole = Run::new(run.start - below, below + hole.len);
+            self.count -= 1;
+        }
+        self.flip(run);
+        for word in run.start / WORD..run.end().div_ceil(WORD) {
             self.words[word / WORD] |= 1 << (word % WORD);
         }
         self.granules += run.len;
-        self.count += 1;
-        self.count -= usize::from(below > 0) + usize::from(above > 0);
-        self.note(Run::new(run.start - below, below + run.len + above));
+        self.note(hole);
     }
 
     /// Makes room for a run that ends in front of granule `end`, and one more
@@ -130,6 +139,7 @@ impl Holes {
 
     /// A hole of one class that is long enough; takes it off the notes, and
     /// what it comes upon that is no hole of that class.
+    #[inline]
     fn take_of(&mut self, of: usize, need: usize) -> Option<Run> {
         let mut at = self.notes[of].len();
         let mut found = None;
@@ -137,7 +147,7 @@ impl Holes {
             at -= 1;
             let start = self.notes[of][at] as usize;
             let len = self.length_at(start);
-            let is_of_class = len > 0 && class(len) == of;
+            let is_of_class = class(len) == of;
             if is_of_class && len < need {
                 continue;
             }
@@ -199,6 +209,7 @@ impl Holes {
         self.count -= 1;
     }
 
+    #[inline]
     fn note(&mut self, hole: Run) {
         if self.note_count >= NOTES_A_HOLE * self.count + NOTES {
             // The bits know of this one, too.
@@ -234,24 +245,30 @@ impl Holes {
         }
     }
 
-    /// Flips the bits of `run`, which are all alike; returns their words.
-    fn flip(&mut self, run: Run) -> core::ops::RangeInclusive<usize> {
+    /// Flips the bits of `run`, which are all alike.
+    #[inline]
+    fn flip(&mut self, run: Run) {
         let (first, last) = (run.start / WORD, (run.end() - 1) / WORD);
         let from = u64::MAX << (run.start % WORD);
         let to = u64::MAX >> (WORD - 1 - (run.end() - 1) % WORD);
         if first == last {
             self.bits[first] ^= from & to;
-        } else {
-            self.bits[first] ^= from;
-            self.bits[first + 1..last].iter_mut().for_each(|bits| *bits = !*bits);
-            self.bits[last] ^= to;
+            return;
         }
-        first..=last
+        self.bits[first] ^= from;
+        self.bits[first + 1..last].iter_mut().for_each(|bits| *bits = !*bits);
+        self.bits[last] ^= to;
+    }
+
+    #[inline]
+    fn is_in_hole(&self, granule: usize) -> bool {
+        self.bits[granule / WORD] >> (granule % WORD) & 1 == 1
     }
 
     /// Length of the hole that starts at granule `start`; 0 if none does.
+    #[inline]
     fn length_at(&self, start: usize) -> usize {
-        let is_inside = start > 0 && self.bits[(start - 1) / WORD] >> ((start - 1) % WORD) & 1 == 1;
+        let is_inside = start > 0 && self.is_in_hole(start - 1);
         if is_inside { 0 } else { self.length_from(start) }
     }
 

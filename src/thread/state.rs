@@ -67,7 +67,7 @@ pub(crate) struct ThreadState {
     /// Write scopes open now.
     pub(crate) open_scopes: Cell<usize>,
     /// The window open in them.
-    pub(crate) window: Cell<Option<OpenWindow>>,
+    pub(crate) window: OpenWindow,
     /// What it has dropped and not yet deferred.
     batch: Cell<Option<Box<Batch>>>,
     /// Bytes a batch has at most, about; see [`share::of_thread`].
@@ -109,7 +109,7 @@ impl ThreadState {
             unsynced: RefCell::default(),
             scopes: Cell::new(0),
             open_scopes: Cell::new(0),
-            window: Cell::new(None),
+            window: OpenWindow::NONE,
             batch: Cell::new(None),
             share: Cell::new(share::of_thread(arena)),
             spare: Cell::new(None),
@@ -159,6 +159,7 @@ impl ThreadState {
     }
 
     /// Puts an arena handle into the stock. Wait-free.
+    #[inline]
     pub(crate) fn return_ref(&self, shared: ArenaRef) {
         let owned = shared.into_owned();
         debug_assert_eq!(owned, self.shared);
@@ -235,8 +236,7 @@ impl ThreadState {
 
     /// Windows that are open, or could not be closed.
     pub(crate) fn windows(&self) -> Vec<Window> {
-        let open = self.window.get().map(|open| open.window());
-        self.unsealed.borrow().iter().copied().chain(open).collect()
+        self.unsealed.borrow().iter().copied().chain(self.window.get()).collect()
     }
 
     /// Calls `f` with granules that are its own, but for its reservations.
@@ -276,6 +276,7 @@ impl ThreadState {
     }
 
     /// Counts an executor of `bytes` as retired.
+    #[inline]
     pub(crate) fn count_retired(&self, bytes: usize) {
         stats::add(&self.tallies().retires, 1);
         stats::add(&self.tallies().retired_bytes, bytes);
@@ -382,7 +383,7 @@ impl ThreadState {
                 return true;
             }
             // SAFETY: the window was never closed, and is dropped once it is.
-            let closed = unsafe { region.protection().close_window(region.platform(), *window) };
+            let closed = unsafe { region.protection().close_window(region.platform(), window) };
             if let Err(error) = closed {
                 result = Err(error);
             }

@@ -339,7 +339,7 @@ fn write(thread: &ThreadState, span: Span, targets: &[usize]) -> OsResult<()> {
         // SAFETY: just written through the same window.
         unsafe { platform.clean_data_cache(to, code.len()) };
         // SAFETY: opened above; if it is not closed, it is kept to try again.
-        let closed = unsafe { protection.close_window(platform, window) };
+        let closed = unsafe { protection.close_window(platform, &window) };
         if closed.is_err() {
             stats::add(&thread.tallies().refusals, 1);
             thread.unsealed.borrow_mut().push(window);

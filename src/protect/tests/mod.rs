@@ -184,7 +184,7 @@ fn in_window<R>(region: &Region, span: Span, body: impl FnOnce(Window) -> R) -> 
     let window = unsafe { protection.window(platform, span) }.unwrap();
     let result = body(window);
     // SAFETY: opened above, not used again.
-    unsafe { protection.close_window(platform, window) }.unwrap();
+    unsafe { protection.close_window(platform, &window) }.unwrap();
     protection.close(platform, before);
     result
 }
