@@ -6,25 +6,37 @@ use super::{NotHere, Rival, RivalThread, Room, Usage};
 
 /// See the module.
 #[derive(Clone, Debug)]
-pub struct Ours(Arena);
+pub struct Ours(Arena, &'static str);
+
+/// Of names of strategies in huge pages.
+const HUGE: &str = "-huge";
 
 impl Ours {
-    /// An arena with room for `room` in the strategy called `name`.
+    /// An arena with room for `room` in the strategy called `name`, which ends
+    /// with `-huge` if it is to be in huge pages.
     pub fn new(name: &str, room: Room) -> Result<Self, NotHere> {
+        let (name, huge) = match name.strip_suffix(HUGE) {
+            Some(name) => (name, HUGE),
+            None => (name, ""),
+        };
         let strategy: Strategy = name.parse().map_err(|error| NotHere(format!("{error}")))?;
         // Address space, not memory. With more threads than cores, one that
         // loses the processor while pinned keeps what all others retire until
         // it runs again.
         let reserve = (4 * room.bytes).next_multiple_of(64 << 20);
         let reserve = (reserve + (room.threads - 1) * (32 << 20)).min(2 << 30);
-        let built = Arena::builder().reserve(reserve).strategy(strategy).build();
-        built.map(Self).map_err(|error| {
+        let builder = Arena::builder().reserve(reserve).strategy(strategy);
+        let arena = builder.huge_pages(!huge.is_empty()).build().map_err(|error| {
             let mut cause: &dyn std::error::Error = &error;
             while let Some(next) = cause.source() {
                 cause = next;
             }
             NotHere(cause.to_string())
-        })
+        })?;
+        match arena.report().huge_pages {
+            Some(Err(why)) => Err(NotHere(format!("no huge pages: {why}"))),
+            _ => Ok(Self(arena, huge)),
+        }
     }
 
     /// The arena itself.
@@ -38,7 +50,7 @@ impl Rival for Ours {
     type Thread = OursThread;
 
     fn name(&self) -> String {
-        self.0.report().strategy.to_string()
+        format!("{}{}", self.0.report().strategy, self.1)
     }
 
     fn attach(&self) -> OursThread {

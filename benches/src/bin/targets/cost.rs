@@ -45,6 +45,7 @@ pub(crate) fn against_the_limit(bench: &mut Bench) -> Result<(), Box<dyn Error>>
             bench.report.tell(&format!("  ns a replacement, {name}"), time);
         }
         ends.push(times);
+        what_bounds(bench, live);
     }
     // Flat: what it costs above the limit does not grow with what is live.
     let (first, last) = (&ends[0], &ends[ends.len() - 1]);
@@ -64,6 +65,23 @@ pub(crate) fn against_the_limit(bench: &mut Bench) -> Result<(), Box<dyn Error>>
         }
     }
     Ok(())
+}
+
+/// What is not in anybody's hands but the processor's: copies to anywhere in place
+/// of copies in order, and translations of small pages.
+fn what_bounds(bench: &mut Bench, live: usize) {
+    let (ours, probe) = (bench.ours, bench.probe);
+    let keyed = probe.strip_prefix("probe").unwrap_or_default();
+    let (scattered, huge) = (format!("probe-scattered{keyed}"), format!("{ours}-huge"));
+    let names = [probe, &scattered, ours, &huge];
+    let race = bench.race(&names.map(|name| Entry::new(name, Plan::new(1, live))));
+    for (one, other) in [(&*scattered, probe), (ours, &*scattered), (&*huge, ours)] {
+        let ratio = Race::ratio(race.named(one), race.named(other), Round::cpu_ns);
+        bench.report.tell(&format!("  {one} / {other}"), ratio);
+    }
+    for (name, why) in &race.missing {
+        bench.report.not_run(&format!("  {name}"), why);
+    }
 }
 
 pub(crate) fn against_peers(bench: &mut Bench) -> Result<(), Box<dyn Error>> {
