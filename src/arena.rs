@@ -77,6 +77,8 @@ pub(crate) struct Shared {
     pub(crate) ripe: CachePadded<Ripe>,
     /// Attempts to make holes before the arena grows.
     pub(crate) pushes: Attempts,
+    /// Waits for pinned threads that were in vain.
+    pub(crate) waits: Attempts,
     /// Holes beyond what their threads may keep.
     pub(crate) depot: CachePadded<Depot>,
     /// Counts of threads that are not attached; several may write it.
@@ -303,6 +305,7 @@ impl Arena {
             gathering: CachePadded::new(Stack::new()),
             ripe: CachePadded::new(Ripe::new()),
             pushes: Attempts::default(),
+            waits: Attempts::from_the_first(),
             depot,
             unattached: Unattached::default(),
             syncs: Syncs::new(),

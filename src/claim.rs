@@ -177,24 +177,8 @@ impl ThreadState {
             }
             run = shared.pages.claim(need, want);
         }
-        // Full, so nothing that could be free may stay retired. A thread that
-        // lost the processor inside a pin holds all of it up: it is let run.
-        for attempt in 0..PATIENCE {
-            if run.is_some() {
-                break;
-            }
-            if attempt > 0 {
-                self.let_run(attempt);
-            }
-            // Before: what another thread held up as it was looked for is free by
-            // the time it has left.
-            let is_alone = self.is_alone();
-            let any = recycle::reclaim(self);
-            run = shared.pages.claim(need, want);
-            if !any && is_alone && !self.is_held_up_by_others() && !shared.gate.is_closed() {
-                // Nobody to wait for, and no fork.
-                break;
-            }
+        if run.is_none() {
+            run = self.claim_in_time(need, want);
         }
         let Some(run) = run else {
             let stats = shared.stats();
@@ -224,6 +208,36 @@ impl ThreadState {
         stats::add(&self.tallies().taken, run.len);
         self.begin_claim(run);
         Ok(())
+    }
+
+    /// Claims in a region that is full, so that nothing that could be free may stay
+    /// retired. A thread that lost the processor inside a pin holds all of it up: it
+    /// is let run. Where that was in vain, it is slept for again when more waits.
+    fn claim_in_time(&self, need: usize, want: usize) -> Option<Run> {
+        let shared = self.shared();
+        let waiting = recycle::pending(shared);
+        let sleeps = shared.waits.has_come(waiting, share::MOST_LOT);
+        for attempt in 0..if sleeps { PATIENCE } else { PATIENCE.min(YIELDS) } {
+            if attempt > 0 {
+                self.let_run(attempt);
+            }
+            // Before: what another thread held up as it was looked for is free by
+            // the time it has left.
+            let is_alone = self.is_alone();
+            let any = recycle::reclaim(self);
+            let run = shared.pages.claim(need, want);
+            if run.is_some() {
+                return run;
+            }
+            if !any && is_alone && !self.is_held_up_by_others() && !shared.gate.is_closed() {
+                // Nobody to wait for, and no fork.
+                return None;
+            }
+        }
+        if sleeps {
+            shared.waits.note(recycle::pending(shared));
+        }
+        None
     }
 
     /// Lets other threads run. Yielding returns at once where the thread that

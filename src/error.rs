@@ -139,8 +139,8 @@ pub enum ReserveError {
         /// The alignment asked for, in bytes.
         align: usize,
     },
-    /// No hole in the region is long enough. Drop executors, or build the
-    /// arena with a larger reserve.
+    /// No hole in the region is long enough, after waiting a moment for threads
+    /// that were pinned. Drop executors, or build the arena with a larger reserve.
     Exhausted {
         /// Bytes asked for, with what surrounds them.
         bytes: usize,
@@ -155,7 +155,8 @@ pub enum ReserveError {
     },
     /// Backing the bytes would take the arena beyond its
     /// [budget](crate::Builder::code_budget), with all that could be free given
-    /// back already. Drop executors.
+    /// back already. Nobody is waited for: a budget is the client's, who may want
+    /// to drop executors, or to do without this one.
     OverBudget {
         /// Bytes asked for, with what surrounds them.
         bytes: usize,

@@ -32,13 +32,16 @@ pub(crate) struct OpenWindow {
 }
 
 impl OpenWindow {
-    pub(crate) const NONE: Self = Self {
-        start: Cell::new(0),
-        end: Cell::new(0),
-        writable: Cell::new(0),
-        low: Cell::new(0),
-        high: Cell::new(0),
-    };
+    /// None.
+    pub(crate) const fn none() -> Self {
+        Self {
+            start: Cell::new(0),
+            end: Cell::new(0),
+            writable: Cell::new(0),
+            low: Cell::new(0),
+            high: Cell::new(0),
+        }
+    }
 
     /// The window, if one is open.
     #[inline]

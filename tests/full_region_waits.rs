@@ -81,3 +81,43 @@ fn a_thread_does_not_wait_for_itself() {
         },
     );
 }
+
+/// Who has waited for it in vain finds the region full at once, until more waits.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_thread_that_stays_pinned_is_waited_for_once() {
+    each_strategy_with(
+        |builder| builder.reserve(MIB),
+        |arena| {
+            let (say, said) = mpsc::channel();
+            thread::scope(|threads| {
+                let (tell, told) = mpsc::channel::<()>();
+                let arena = &arena;
+                threads.spawn(move || {
+                    let handle = arena.attach().unwrap();
+                    let guard = handle.pin();
+                    say.send(()).unwrap();
+                    // An error where an assertion has failed.
+                    let _ = told.recv();
+                    drop(guard);
+                });
+                let mut handle = arena.attach().unwrap();
+                said.recv().unwrap();
+                retire_most(&mut handle);
+                let mut refused = || {
+                    let before = switches();
+                    let error = handle.reserve(CodeLayout::new(MOST)).unwrap_err();
+                    assert!(matches!(error, ReserveError::Exhausted { .. }), "{error:?}");
+                    switches() - before
+                };
+                let (first, second) = (refused(), refused());
+                assert!(first >= 100, "slept {first} times only");
+                assert!(second < 50, "slept {second} times again");
+                tell.send(()).unwrap();
+                drop(tell);
+            });
+            let mut handle = arena.attach().unwrap();
+            drop(handle.install(&[0x90; MOST], &[]).expect("it has left"));
+        },
+    );
+}

@@ -131,8 +131,7 @@ fn ripen(thread: &ThreadState, ripe: &Ripe, lot: usize, step: usize) {
 /// Tries to make holes now, before the arena grows; whether it made any.
 pub(crate) fn push(thread: &ThreadState) -> bool {
     let shared = thread.shared();
-    let pending: usize = all_ripe(shared).map(Ripe::pending).sum();
-    let waiting = pending + shared.gathering.bytes() + thread.batch_bytes();
+    let waiting = pending(shared) + shared.gathering.bytes() + thread.batch_bytes();
     let least = share::shares(shared).clamp(16 * KIB, 128 * KIB) / 2;
     let is_held_up = waiting >= share::HELD_UP * share::common_lot(shared);
     let step = if is_held_up { least } else { 0 };
@@ -183,6 +182,11 @@ pub(crate) fn reclaim(thread: &ThreadState) -> bool {
 /// Whether a grace period is not over, or its batches not taken.
 fn is_pending(shared: &Shared) -> bool {
     all_ripe(shared).any(|ripe| ripe.pending() > 0)
+}
+
+/// Bytes whose grace period is not over, or whose batches are not taken.
+pub(crate) fn pending(shared: &Shared) -> usize {
+    all_ripe(shared).map(Ripe::pending).sum()
 }
 
 /// Whether memory waits for what takes threads a moment: their pins, and lookups.

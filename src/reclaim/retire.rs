@@ -212,15 +212,31 @@ pub(crate) struct Attempts {
 }
 
 impl Attempts {
+    /// Of something that is tried at first, however little waits.
+    pub(crate) fn from_the_first() -> Self {
+        Self { last: Tally::new(u64::MAX) }
+    }
+
     /// Whether to try now that `waiting` bytes wait; if so that counts as tried.
     pub(crate) fn is_time(&self, waiting: usize, step: usize) -> bool {
-        // Relaxed, both: steers policy.
-        let last = self.last.load(Ordering::Relaxed) as usize;
-        let is_time = waiting < last || waiting - last >= step;
+        let is_time = self.has_come(waiting, step);
         if is_time {
-            self.last.store(waiting as u64, Ordering::Relaxed);
+            self.note(waiting);
         }
         is_time
+    }
+
+    /// Whether to try now that `waiting` bytes wait.
+    pub(crate) fn has_come(&self, waiting: usize, step: usize) -> bool {
+        // Relaxed: steers policy.
+        let last = self.last.load(Ordering::Relaxed) as usize;
+        waiting < last || waiting - last >= step
+    }
+
+    /// It was tried with so many bytes waiting.
+    pub(crate) fn note(&self, waiting: usize) {
+        // Relaxed: as above.
+        self.last.store(waiting as u64, Ordering::Relaxed);
     }
 }
 

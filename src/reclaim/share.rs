@@ -16,7 +16,7 @@ const LEAST_SHARES: usize = 2 * KIB;
 const LEAST_OF_MANY: usize = 512;
 
 /// Most bytes in a lot: what one takes is what an install may have to wait.
-pub(super) const MOST_LOT: usize = 128 * KIB;
+pub(crate) const MOST_LOT: usize = 128 * KIB;
 
 /// Of what there is to share, the parts that threads have that are too many to
 /// recycle each on its own, and the depot.

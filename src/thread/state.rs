@@ -109,7 +109,7 @@ impl ThreadState {
             unsynced: RefCell::default(),
             scopes: Cell::new(0),
             open_scopes: Cell::new(0),
-            window: OpenWindow::NONE,
+            window: OpenWindow::none(),
             batch: Cell::new(None),
             share: Cell::new(share::of_thread(arena)),
             spare: Cell::new(None),
