@@ -6,8 +6,11 @@
 use crate::arena::Shared;
 use crate::units::{KIB, MIB};
 
-/// Least and most that is a thread's share, in bytes.
+/// Least and most that is a thread's share, in bytes, and least if it is the only
+/// thread: of a small arena a twelfth makes lots of a few executors, and a lot costs
+/// the same whatever is in it.
 const LEAST_SHARE: usize = 8 * KIB;
+const LEAST_OF_ONE: usize = 64 * KIB;
 const MOST_SHARE: usize = 4 * MIB;
 
 /// Least that there is to share, in bytes, for threads to do it in common, and
@@ -41,7 +44,8 @@ fn equal(shared: &Shared) -> usize {
 pub(crate) fn of_thread(shared: &Shared) -> usize {
     let share = equal(shared);
     if is_alone(shared, share) {
-        share.clamp(LEAST_SHARE, MOST_SHARE)
+        let is_only = shared.threads.attached() <= 1;
+        share.clamp(if is_only { LEAST_OF_ONE } else { LEAST_SHARE }, MOST_SHARE)
     } else {
         (share / OF_MANY).max(LEAST_OF_MANY)
     }
