@@ -215,9 +215,11 @@ impl ThreadState {
     /// is let run. Where that was in vain, it is slept for again when more waits.
     fn claim_in_time(&self, need: usize, want: usize) -> Option<Run> {
         let shared = self.shared();
-        let waiting = recycle::pending(shared);
-        let sleeps = shared.waits.has_come(waiting, share::MOST_LOT);
-        for attempt in 0..if sleeps { PATIENCE } else { PATIENCE.min(YIELDS) } {
+        let sleeps = shared.waits.has_come(recycle::pending(shared), share::MOST_LOT);
+        for attempt in 0..PATIENCE {
+            if attempt >= YIELDS && !sleeps && !shared.gate.is_closed() {
+                return None;
+            }
             if attempt > 0 {
                 self.let_run(attempt);
             }
@@ -234,9 +236,7 @@ impl ThreadState {
                 return None;
             }
         }
-        if sleeps {
-            shared.waits.note(recycle::pending(shared));
-        }
+        shared.waits.note(recycle::pending(shared));
         None
     }
 
