@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{MIB, arena_of, call, each_strategy_with, install, maps, not_run, requires};
+use common::{MIB, call, each_strategy_with, install, maps, not_run, requires};
 use jit_arena::{Arena, CodeLayout, Executor, Strategy, ThreadHandle};
 
 /// Bytes of the executable view that the system maps by huge pages.
@@ -98,11 +98,22 @@ fn parts_of_a_huge_page_go_back_to_the_system() {
 
 #[test]
 fn none_are_used_unasked() {
-    let Some(arena) = arena_of(Strategy::DualOpen) else { return };
-    assert_eq!(arena.report().huge_pages, None);
-    let mut thread = arena.attach().unwrap();
-    let _filling = fill(&mut thread, 5 * MIB);
-    assert_eq!(arena.stats().huge_bytes, 0);
+    each_strategy_with(
+        |builder| builder.reserve(16 * MIB),
+        |arena| {
+            assert_eq!(arena.report().huge_pages, None);
+            let mut thread = arena.attach().unwrap();
+            let mut all = vec![install(&mut thread, 1)];
+            let span = arena.span();
+            let resident = || maps::resident_bytes(span.start..span.end()) as u64;
+            // Also where the system takes them by itself.
+            assert!(resident() <= arena.stats().committed_bytes, "by {} bytes", resident());
+            all.extend(fill(&mut thread, 5 * MIB));
+            assert_eq!(arena.stats().huge_bytes, 0);
+            assert_eq!(mapped_huge(&arena), 0);
+            assert!(resident() <= arena.stats().committed_bytes, "by {} bytes", resident());
+        },
+    );
 }
 
 #[test]

@@ -225,10 +225,10 @@ unsafe impl Platform for Faulty {
         self.inner.huge_page()
     }
 
-    unsafe fn collapse(&self, addr: usize, len: usize) -> OsResult<()> {
+    unsafe fn collapse(&self, addr: usize, len: usize, is_private: bool) -> OsResult<()> {
         self.gate(Kind::Collapse, "madvise(MADV_COLLAPSE)", len)?;
         // SAFETY: the caller's promise is the same.
-        unsafe { self.inner.collapse(addr, len) }
+        unsafe { self.inner.collapse(addr, len, is_private) }
     }
 
     unsafe fn hide_from_children(&self, addr: usize, len: usize) -> OsResult<()> {

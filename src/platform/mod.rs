@@ -253,8 +253,8 @@ pub unsafe trait Platform: fmt::Debug + Send + Sync {
     /// Moves the memory that `[addr, addr + len)` shows into huge pages, and
     /// maps it by them there. What is not present of it comes as zeros; no
     /// byte changes, and threads that run or write it meanwhile wait. A later
-    /// discard of a part splits a huge page again. System call; needs no key
-    /// rights.
+    /// discard of a part splits a huge page again. `is_private` tells whether the
+    /// mapping is of private memory. System calls; needs no key rights.
     ///
     /// # Errors
     ///
@@ -263,7 +263,7 @@ pub unsafe trait Platform: fmt::Debug + Send + Sync {
     /// # Safety
     ///
     /// The range is whole huge pages inside one mapping that the caller owns.
-    unsafe fn collapse(&self, _addr: usize, len: usize) -> OsResult<()> {
+    unsafe fn collapse(&self, _addr: usize, len: usize, _is_private: bool) -> OsResult<()> {
         Err(OsError { call: "huge pages", bytes: len, errno: libc::ENOTSUP })
     }
 

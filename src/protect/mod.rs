@@ -218,8 +218,9 @@ pub(crate) trait Protection: fmt::Debug + Send + Sync {
     ///
     /// `span` lies in the region and is whole huge pages.
     unsafe fn collapse(&self, platform: &dyn Platform, span: Span) -> OsResult<()> {
-        // SAFETY: whole huge pages of the executable view, which is ours.
-        unsafe { platform.collapse(span.start, span.len) }
+        // SAFETY: whole huge pages of the executable view, which is ours, and the
+        // only one: private memory.
+        unsafe { platform.collapse(span.start, span.len, true) }
     }
 
     /// Reads an aligned word of the executable view, from any thread and from

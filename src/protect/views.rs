@@ -299,13 +299,13 @@ impl Views {
     /// `span` lies in the executable view and is whole huge pages.
     pub(crate) unsafe fn collapse(&self, platform: &dyn Platform, span: Span) -> OsResult<()> {
         // SAFETY: from the caller.
-        unsafe { platform.collapse(span.start, span.len) }?;
+        unsafe { platform.collapse(span.start, span.len, false) }?;
         let writable = self.writable_at(span.start);
         if writable.is_multiple_of(span.len) {
             // The memory is in huge pages already. A system that does not map
             // it by them here maps it as before: only speed is lost.
             // SAFETY: as above, in the view of the same memory.
-            let _ = unsafe { platform.collapse(writable, span.len) };
+            let _ = unsafe { platform.collapse(writable, span.len, false) };
         }
         Ok(())
     }

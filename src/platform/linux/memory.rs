@@ -183,6 +183,13 @@ fn map_with(
     if addr == libc::MAP_FAILED {
         return Err(last_error("mmap", len));
     }
+    if matches!(backing, Backing::Private) {
+        // Where the system takes huge pages by itself, a first store would bring
+        // in 2 MiB of what is committed by the system page.
+        // SAFETY: made just now; only how it is backed changes. A kernel without
+        // huge pages refuses, and needs not be told.
+        unsafe { libc::madvise(addr, len, libc::MADV_NOHUGEPAGE) };
+    }
     Ok(addr.expose_provenance())
 }
 
@@ -329,16 +336,27 @@ pub(super) fn huge_page() -> Option<usize> {
 }
 
 /// By MADV_COLLAPSE (since 6.1), which needs no system setting: huge pages for
-/// shared memory are off by default, and for private memory on request.
+/// shared memory are off by default. Private memory is made without, see
+/// [`map_with`]: it is allowed them meanwhile, and keeps those that it has then.
 ///
 /// # Safety
 ///
 /// Whole huge pages of one mapping that the caller owns.
-pub(super) unsafe fn collapse(addr: usize, len: usize) -> OsResult<()> {
-    // SAFETY: from the caller; no byte changes.
-    let status = unsafe { libc::madvise(pointer(addr), len, libc::MADV_COLLAPSE) };
-    check(status, "madvise(MADV_COLLAPSE)", len)
+pub(super) unsafe fn collapse(addr: usize, len: usize, is_private: bool) -> OsResult<()> {
+    let advise = |advice, call| {
+        // SAFETY: from the caller; no byte changes.
+        check(unsafe { libc::madvise(pointer(addr), len, advice) }, call, len)
+    };
+    if !is_private {
+        return advise(libc::MADV_COLLAPSE, COLLAPSE);
+    }
+    advise(libc::MADV_HUGEPAGE, "madvise(MADV_HUGEPAGE)")?;
+    let moved = advise(libc::MADV_COLLAPSE, COLLAPSE);
+    let after = advise(libc::MADV_NOHUGEPAGE, "madvise(MADV_NOHUGEPAGE)");
+    moved.and(after)
 }
+
+const COLLAPSE: &str = "madvise(MADV_COLLAPSE)";
 
 /// # Safety
 ///

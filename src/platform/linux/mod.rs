@@ -142,9 +142,9 @@ unsafe impl Platform for Linux {
         memory::huge_page()
     }
 
-    unsafe fn collapse(&self, addr: usize, len: usize) -> OsResult<()> {
+    unsafe fn collapse(&self, addr: usize, len: usize, is_private: bool) -> OsResult<()> {
         // SAFETY: whole huge pages of a mapping of the caller's.
-        unsafe { memory::collapse(addr, len) }
+        unsafe { memory::collapse(addr, len, is_private) }
     }
 
     unsafe fn hide_from_children(&self, addr: usize, len: usize) -> OsResult<()> {
