@@ -25,6 +25,10 @@ impl Slots {
         self.0.iter_mut().zip(other.0).for_each(|(mine, theirs)| *mine |= theirs);
     }
 
+    fn remove_all(&mut self, other: &[Slot]) {
+        other.iter().for_each(|slot| self.remove(*slot));
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
         (0..256).filter(|slot| self.has(*slot))
     }
@@ -115,10 +119,16 @@ fn liveness(code: &Code) -> Vec<Slots> {
         for (pc, op) in code.ops.iter().enumerate().rev() {
             let mut now = Slots::default();
             let (next, jump) = successors(pc, op);
-            for to in [next, jump].into_iter().flatten() {
-                now.add_all(&live[to]);
+            let defs = defs(op);
+            if let Some(next) = next {
+                now.add_all(&live[next]);
+                now.remove_all(&defs);
             }
-            defs(op).into_iter().for_each(|slot| now.remove(slot));
+            if let Some(jump) = jump {
+                // At its end a loop writes nothing. No other operation that
+                // jumps writes anything.
+                now.add_all(&live[jump]);
+            }
             uses(op).into_iter().for_each(|slot| now.add(slot));
             // Wherever it raises, its handler goes on with what there is.
             if let Some(handler) = code.handler(pc) {
