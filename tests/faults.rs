@@ -16,8 +16,12 @@ use std::sync::Arc;
 use common::child;
 use common::{KIB, RESERVE, call, constant, install, maps};
 use jit_arena::platform::faulty::{Faulty, Kind};
-use jit_arena::platform::native;
-use jit_arena::{Arena, BuildError, CodeLayout, Executor, OsError, Strategy, ThreadHandle};
+use jit_arena::platform::model::{Machine, Options};
+use jit_arena::platform::{Access, Backing, Place, Platform, native};
+use jit_arena::{
+    Arena, Attempt, BuildError, CodeLayout, Executor, OsError, Outcome, RegionError, Strategy,
+    ThreadHandle,
+};
 
 /// The error that a refused call of this kind gives.
 fn errno(kind: Kind) -> i32 {
@@ -247,5 +251,45 @@ fn random_places_without_random_numbers_are_a_typed_error() {
         assert_eq!(os.errno, libc::ENOSYS);
         assert!(error.to_string().contains("allow the call"), "{error}");
         assert_eq!(machine.calls(Kind::Map), 0, "nothing was built");
+    }
+}
+
+/// A machine that places everything above `end` from here on.
+fn full_below(end: usize) -> Arc<Machine> {
+    let machine = Machine::new(Options::default());
+    // Views of one memory: it costs a table, and they cost nothing.
+    let len = 16 << 30;
+    let first = machine.map(Backing::SharedAnonymous, Place::Anywhere, len, Access::None);
+    let mut at = first.unwrap();
+    while at + len < end {
+        // SAFETY: of a machine whose addresses nobody follows.
+        at = unsafe { machine.duplicate(at, len) }.unwrap();
+    }
+    machine
+}
+
+#[test]
+fn a_region_beyond_48_bits_is_a_typed_error() {
+    let build = |machine: &Arc<Machine>, strategy: Option<Strategy>| {
+        let builder = Arena::builder().reserve(RESERVE);
+        let builder = strategy.into_iter().fold(builder, |builder, s| builder.strategy(s));
+        builder.build_on(Arc::clone(machine) as _)
+    };
+    let works = Machine::new(Options::default());
+    let works = build(&works, None).unwrap().report().strategy;
+    let machine = full_below(1 << 48);
+    let mapped = machine.mapped();
+    for strategy in [None, Some(works)] {
+        let error = build(&machine, strategy).unwrap_err();
+        let BuildError::Region(RegionError::Refused { attempts, .. }) = &error else {
+            panic!("{error:?}")
+        };
+        let too_far = |attempt: &&Attempt| match &attempt.outcome {
+            Outcome::Refused(os) => os.errno == libc::EOVERFLOW,
+            _ => false,
+        };
+        let mut refused = attempts.iter().filter(too_far).map(|attempt| attempt.strategy);
+        assert!(refused.any(|refused| refused == works), "{attempts:?}");
+        assert_eq!(machine.mapped(), mapped, "nothing is left of it");
     }
 }

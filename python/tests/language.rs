@@ -122,6 +122,39 @@ for i in range(40):
 }
 
 #[test]
+fn a_loop_without_rounds_leaves_its_variable() {
+    let said = both(
+        "\
+def over_range(n, m):
+    s = 0
+    for k in range(n):
+        x = k + 1
+        for x in range(m):
+            s += 1
+        s += x
+    return s
+def over_list(n, values):
+    s = 0
+    for k in range(n):
+        x = k + 1
+        for x in values:
+            s += 1
+        s += x
+    return s
+def unbound(m):
+    for x in range(m):
+        pass
+    return x
+for i in range(20):
+    print(over_range(i, 0), over_range(i, 2), over_list(i, []), over_list(i, [3, 4]))
+    print(unbound(i + 1))
+unbound(0)
+",
+    );
+    assert!(said.expect_err("raises").starts_with("UnboundLocalError"));
+}
+
+#[test]
 fn floats_compare_like_floats() {
     let said = both("\
 def compare(a, b):

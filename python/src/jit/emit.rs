@@ -142,7 +142,7 @@ impl Emitter<'_> {
         self.before = types.iter().map(|_| Ty::Any).collect();
         self.now = self.before.clone();
         let typed = |slot: &Slot| types[usize::from(*slot)].is_known();
-        let slots: Vec<Slot> = self.flow.live[entry].iter().filter(typed).collect();
+        let slots: Vec<Slot> = self.request.live[entry].iter().filter(typed).collect();
         for slot in &slots {
             self.guard(*slot, types[usize::from(*slot)]);
         }
@@ -198,7 +198,7 @@ impl Emitter<'_> {
             let slot = usize::from(*slot);
             from[slot].is_known() && !there[slot].is_known()
         };
-        self.flow.live[to].iter().filter(moves).collect()
+        self.request.live[to].iter().filter(moves).collect()
     }
 
     /// The label to jump to in order to get to the operation at `to`.
@@ -355,7 +355,7 @@ impl Emitter<'_> {
 
     /// Puts all that is live before `pc`, with these types, into the frame.
     pub(super) fn spill_all(&mut self, pc: usize, types: &Types) {
-        for slot in self.flow.live[pc].iter() {
+        for slot in self.request.live[pc].iter() {
             let ty = types[usize::from(slot)];
             if ty.is_known() {
                 self.spill(slot, ty);
@@ -365,7 +365,7 @@ impl Emitter<'_> {
 
     /// Takes back what calls do not keep, but for slots in `but`.
     pub(super) fn reload_all(&mut self, pc: usize, types: &Types, but: &[Slot]) {
-        for slot in self.flow.live[pc].iter() {
+        for slot in self.request.live[pc].iter() {
             let ty = types[usize::from(slot)];
             if ty.is_known()
                 && !but.contains(&slot)

@@ -25,6 +25,10 @@ impl Slots {
         self.0.iter_mut().zip(other.0).for_each(|(mine, theirs)| *mine |= theirs);
     }
 
+    fn remove_all(&mut self, other: &[Slot]) {
+        other.iter().for_each(|slot| self.remove(*slot));
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
         (0..256).filter(|slot| self.has(*slot))
     }
@@ -107,18 +111,29 @@ pub(super) fn successors(pc: usize, op: &Op) -> (Option<usize>, Option<usize>) {
     }
 }
 
-/// What is live before each operation.
-fn liveness(code: &Code) -> Vec<Slots> {
+/// What is live before each operation: slots that are read on some path from
+/// there before they are written.
+///
+/// What is live in the middle of a call was written by that call, or it would
+/// be live at the start, too; and there only locals are, which every call
+/// begins by writing.
+pub(super) fn liveness(code: &Code) -> Vec<Slots> {
     let mut live = vec![Slots::default(); code.ops.len() + 1];
     loop {
         let mut changed = false;
         for (pc, op) in code.ops.iter().enumerate().rev() {
             let mut now = Slots::default();
             let (next, jump) = successors(pc, op);
-            for to in [next, jump].into_iter().flatten() {
-                now.add_all(&live[to]);
+            let defs = defs(op);
+            if let Some(next) = next {
+                now.add_all(&live[next]);
+                now.remove_all(&defs);
             }
-            defs(op).into_iter().for_each(|slot| now.remove(slot));
+            if let Some(jump) = jump {
+                // At its end a loop writes nothing. No other operation that
+                // jumps writes anything.
+                now.add_all(&live[jump]);
+            }
             uses(op).into_iter().for_each(|slot| now.add(slot));
             // Wherever it raises, its handler goes on with what there is.
             if let Some(handler) = code.handler(pc) {
@@ -130,6 +145,7 @@ fn liveness(code: &Code) -> Vec<Slots> {
             live[pc] = now;
         }
         if !changed {
+            debug_assert!(live[0].iter().all(|slot| slot < code.locals), "{}", code.name);
             return live;
         }
     }
@@ -143,17 +159,14 @@ pub(super) type Types = Box<[Ty]>;
 pub(super) struct Flow {
     /// Before each operation that can be reached.
     pub(super) before: Vec<Option<Types>>,
-    pub(super) live: Vec<Slots>,
 }
 
 impl Flow {
     pub(super) fn new(request: &Request<'_>) -> Self {
         let code = request.code;
-        let live = liveness(code);
-        let mut flow = Self { before: vec![None; code.ops.len() + 1], live };
-        let seen: Types = (0..code.slots).map(|s| request.types[usize::from(s)]).collect();
+        let mut flow = Self { before: vec![None; code.ops.len() + 1] };
         let mut todo = vec![request.entry];
-        flow.join(request.entry, &seen);
+        flow.join(request.entry, &request.live, &request.types);
         while let Some(pc) = todo.pop() {
             let Some(before) = flow.before[pc].clone() else { continue };
             let op = &code.ops[pc];
@@ -165,7 +178,7 @@ impl Flow {
             for (to, jumps) in [(next, false), (jump, true)] {
                 let Some(to) = to else { continue };
                 let after = after(op, &plan, &before, jumps);
-                if flow.join(to, &after) {
+                if flow.join(to, &request.live, &after) {
                     todo.push(to);
                 }
             }
@@ -174,9 +187,8 @@ impl Flow {
     }
 
     /// Merges what comes into `pc`; whether that told anything new.
-    fn join(&mut self, pc: usize, types: &Types) -> bool {
-        let live = &self.live[pc];
-        let known = |slot: usize| if live.has(slot as Slot) { types[slot] } else { Ty::Any };
+    fn join(&mut self, pc: usize, live: &[Slots], types: &Types) -> bool {
+        let known = |slot: usize| if live[pc].has(slot as Slot) { types[slot] } else { Ty::Any };
         match &mut self.before[pc] {
             Some(before) => {
                 let mut changed = false;

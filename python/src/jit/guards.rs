@@ -155,7 +155,7 @@ impl Emitter<'_> {
             Stub::Edge { label, from, to } => {
                 self.buffer.place(label);
                 let there = self.flow.before[to].clone()?;
-                for slot in self.flow.live[to].iter() {
+                for slot in self.request.live[to].iter() {
                     let at = usize::from(slot);
                     if from[at].is_known() && !there[at].is_known() {
                         self.spill(slot, from[at]);

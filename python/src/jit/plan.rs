@@ -4,6 +4,7 @@ use core::cell::RefCell;
 use core::sync::atomic::Ordering;
 use std::collections::BTreeMap;
 
+use super::flow::{Slots, Types, liveness};
 use crate::run::world::World;
 use crate::syntax::code::{BinOp, Builtin, CONST, CmpOp, Code, Op, Operand, Slot, UnOp};
 use crate::tier::types::Ty;
@@ -26,8 +27,10 @@ pub(crate) struct Request<'a> {
     pub(crate) world: &'a World,
     /// The operation that it is entered at.
     pub(crate) entry: usize,
-    /// What the slots hold there now.
-    pub(crate) types: Vec<Ty>,
+    /// What the slots hold there now that are live.
+    pub(super) types: Types,
+    /// What is live before each operation.
+    pub(super) live: Vec<Slots>,
     /// Whether guards are made to fail at random.
     pub(crate) forced: bool,
     looked_at: RefCell<BTreeMap<u16, Constant>>,
@@ -37,18 +40,24 @@ pub(crate) struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
+    /// `look` tells what a slot holds. It is asked only for slots that are live:
+    /// any other may hold what another call left there, and that may be freed.
     pub(crate) fn new(
         code: &'a Code,
         function: usize,
         world: &'a World,
         entry: usize,
-        types: Vec<Ty>,
+        look: impl Fn(Slot) -> Ty,
         forced: bool,
     ) -> Self {
+        let live = liveness(code);
+        let known = |slot| if live[entry].has(slot) { look(slot) } else { Ty::Any };
+        let types = (0..code.slots).map(known).collect();
         // Relaxed: hints.
         let seen = code.seen.iter().map(|seen| Ty::from_u8(seen.load(Ordering::Relaxed)));
         let seen = seen.map(|ty| if ty == Ty::Undef { Ty::Any } else { ty }).collect();
-        Self { code, function, world, entry, types, forced, looked_at: RefCell::default(), seen }
+        let looked_at = RefCell::default();
+        Self { code, function, world, entry, types, live, forced, looked_at, seen }
     }
 
     pub(super) fn ty(&self, types: &[Ty], operand: Operand) -> Ty {

@@ -85,7 +85,9 @@ pub(crate) struct Context {
     /// Threads this call has started.
     pub(crate) started: Vec<Value>,
     pub(crate) random: fastrand::Rng,
-    /// Words in place of values: all zero, and untouched until they are used.
+    /// Words in place of values, untouched until they are used. What a call has put
+    /// there stays when it is over, though objects are freed: a slot is read only
+    /// where its own call has written it (`jit::flow`).
     stack: Box<[u128]>,
     /// Makes code. Another than the one that runs it: that has guards all the
     /// way up the stack, and code is made in the middle of calls.
@@ -138,9 +140,6 @@ impl Context {
     /// What the call made, and whether any of it may be known outside.
     pub(crate) fn end(&mut self) -> (Heap, bool) {
         self.world = None;
-        // The types of what is in slots are looked at before anything was put there.
-        let used = self.stack.iter().rposition(|slot| *slot != 0).map_or(0, |last| last + 1);
-        self.stack[..used].fill(0);
         (core::mem::take(&mut self.heap), core::mem::take(&mut self.escaped))
     }
 
@@ -268,5 +267,60 @@ impl Drop for Context {
 impl core::fmt::Debug for Context {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Context").field("call", &self.call).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use jit_arena::Arena;
+
+    use super::*;
+    use crate::programs::BUNDLED;
+    use crate::syntax::compile;
+    use crate::value::tag;
+    use crate::{Options, THREAD_STACK};
+
+    /// Runs all programs, calls each with a few arguments, and returns what they
+    /// print and bring. Before each call all slots hold a list that is not there.
+    fn run_on_stale_slots(options: Options) -> Vec<String> {
+        // Nothing is mapped at this address: whoever looks at the list ends there.
+        let gone = Value { tag: tag::LIST, bits: 0x1000 };
+        let spoil = |context: &mut Context| {
+            let all = Frame(context.stack.as_mut_ptr().cast());
+            (0..STACK as u16).for_each(|slot| all.set(slot, gone));
+        };
+        let mut said = Vec::new();
+        for bundled in BUNDLED {
+            let program = Arc::new(compile(bundled.name, bundled.text).expect("in the subset"));
+            let runtime = Arc::new(Shared::new(Arena::builder(), options).expect("an arena"));
+            let world = World::new(&runtime, &program);
+            let mut context = Context::new(&runtime, options.machine_code).expect("a thread");
+            spoil(&mut context);
+            world.start(&mut context).expect("runs");
+            said.push(core::mem::take(&mut *locked(&world.output)));
+            for n in 1..=4 {
+                spoil(&mut context);
+                said.push(world.call(&mut context, "run", &[Value::int(n)]).expect("runs"));
+            }
+        }
+        said
+    }
+
+    #[test]
+    fn nobody_looks_at_slots_that_their_call_has_not_written() {
+        let slow = Options { machine_code: false, ..Options::default() };
+        // Code is made in as many places as there are, ways out among them.
+        let eager = Options {
+            warm_calls: 1,
+            warm_loops: 1,
+            warm_exits: 1,
+            force_exits: Some(50),
+            ..Options::default()
+        };
+        let both = move || assert_eq!(run_on_stale_slots(eager), run_on_stale_slots(slow));
+        let run = thread::Builder::new().stack_size(THREAD_STACK).spawn(both);
+        run.expect("a thread").join().expect("both the same");
     }
 }

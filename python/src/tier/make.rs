@@ -76,10 +76,10 @@ fn make(
     let runtime = Arc::clone(&context.runtime);
     let world = context.world();
     let code = &*function.code;
-    let types = (0..code.slots).map(|slot| Ty::of(frame.get(slot))).collect();
+    let look = |slot| Ty::of(frame.get(slot));
     let address = (&raw const *function).expose_provenance();
     let forced = runtime.options.force_exits.is_some();
-    let request = Request::new(code, address, world, pc, types, forced);
+    let request = Request::new(code, address, world, pc, look, forced);
     let mut blueprint = jit::compile(&request)?;
     let exits = blueprint.exits.iter().map(|pc| Exit::new(&runtime.arena, *pc)).collect();
     let unit = Arc::new(Unit::new(&runtime, exits, home, depth));
