@@ -109,8 +109,13 @@ impl Protection for SinglePkey {
     }
 
     unsafe fn discard(&self, platform: &dyn Platform, span: Span) -> OsResult<()> {
+        // Of a sealed view the system takes only what this thread could write:
+        // mseal(2), destructive advice on read-only memory.
+        let before = self.open(platform);
         // SAFETY: whole pages of the view, owned by the caller.
-        unsafe { platform.discard(span.start, span.len) }
+        let done = unsafe { platform.discard(span.start, span.len) };
+        self.close(platform, before);
+        done
     }
 
     unsafe fn load_word(&self, platform: &dyn Platform, addr: usize) -> u64 {
