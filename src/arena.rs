@@ -139,6 +139,15 @@ impl Shared {
         self.pages.committed_bytes().saturating_sub(used as usize)
     }
 
+    /// As [`free_bytes`](Self::free_bytes), less what other threads have than the
+    /// one with these tallies.
+    pub(crate) fn free_bytes_for(&self, tallies: &Tallies) -> usize {
+        // Relaxed: a statistic.
+        let own = tallies.unused.load(Ordering::Relaxed);
+        let used = self.totals().taken_bytes().saturating_sub(own);
+        self.pages.committed_bytes().saturating_sub(used as usize)
+    }
+
     /// Hands an executor over that a thread without a handle dropped. Its
     /// grace period begins when an attached thread defers it. Lock-free.
     pub(crate) fn orphan(&self, dead: Dead) {

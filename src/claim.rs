@@ -304,7 +304,7 @@ impl ThreadState {
         let committed = shared.budget.commit(shared, run)?;
         if committed > 0 {
             pressure::committed(shared, committed);
-            let before = shared.free_bytes().saturating_sub(committed);
+            let before = shared.free_bytes_for(self.tallies()).saturating_sub(committed);
             shared.watermark.committed(committed, before, shared.pages.committed_bytes());
         }
         Ok(())

@@ -65,7 +65,9 @@ impl Watermark {
         (committed as u128 * (LEAST + learnt) as u128 / PARTS as u128) as usize
     }
 
-    /// Notes that `new` bytes were committed while `free` others were free.
+    /// Notes that `new` bytes were committed while a thread could have had `free`
+    /// others, had they fitted. What other threads have teaches nothing: in a small
+    /// arena it is most of it, and what is learnt there fades slowly in a large one.
     pub(crate) fn committed(&self, new: usize, free: usize, committed: usize) {
         let owed = self.owed.load(Ordering::Relaxed);
         let again = owed.min(new as u64);
@@ -145,4 +147,26 @@ pub(crate) fn everything(thread: &ThreadState) {
         .sum();
     shared.budget.gave_back(trimmed);
     stats::add(&thread.tallies().trimmed, trimmed);
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use crate::sync::{Ordering, explore};
+    use crate::{Arena, Strategy};
+
+    #[test]
+    fn what_other_threads_have_teaches_nothing() {
+        explore(|| {
+            let arena = Arena::builder().strategy(Strategy::DualOpen).build().unwrap();
+            // Each claims more than it needs, and commits it as the others did.
+            let mut handles: Vec<_> = (0..64).map(|_| arena.attach().unwrap()).collect();
+            let executors: Vec<_> = handles
+                .iter_mut()
+                .map(|handle| handle.install(&[0x90; 100], &[]).unwrap())
+                .collect();
+            let watermark = &handles[0].state().shared().watermark;
+            assert_eq!(watermark.learnt.load(Ordering::Relaxed), 0);
+            drop(executors);
+        });
+    }
 }
