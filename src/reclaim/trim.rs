@@ -20,6 +20,7 @@ use crate::page::bitmap;
 use crate::stats;
 use crate::sync::{Ordering, Tally};
 use crate::thread::ThreadState;
+use crate::units::KIB;
 
 use super::recycle;
 use super::steady::Steady;
@@ -29,6 +30,10 @@ const PARTS: usize = 1 << 20;
 
 /// The least slack.
 const LEAST: usize = PARTS / 32;
+
+/// Free bytes of which nothing is learnt: of the first few system pages any is a
+/// large part, and that would be known of the whole arena for long.
+const FEW: usize = 32 * KIB;
 
 /// The most that can be learnt above it.
 const MOST: usize = PARTS / 2;
@@ -74,7 +79,7 @@ impl Watermark {
         // Stored, not subtracted: threads that race lose a part of the count,
         // and never take it below zero.
         self.owed.store(owed - again, Ordering::Relaxed);
-        let lesson = if free > self.slack(committed) { new } else { again as usize / AGAIN };
+        let lesson = if free > self.slack(committed).max(FEW) { new } else { again as usize / AGAIN };
         let parts = lesson as u128 * PARTS as u128 / committed.max(1) as u128;
         let learnt = self.learnt.load(Ordering::Relaxed) + parts as u64;
         self.learnt.store(learnt.min(MOST as u64), Ordering::Relaxed);
