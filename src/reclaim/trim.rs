@@ -79,7 +79,8 @@ impl Watermark {
         // Stored, not subtracted: threads that race lose a part of the count,
         // and never take it below zero.
         self.owed.store(owed - again, Ordering::Relaxed);
-        let lesson = if free > self.slack(committed).max(FEW) { new } else { again as usize / AGAIN };
+        let lesson =
+            if free > self.slack(committed).max(FEW) { new } else { again as usize / AGAIN };
         let parts = lesson as u128 * PARTS as u128 / committed.max(1) as u128;
         let learnt = self.learnt.load(Ordering::Relaxed) + parts as u64;
         self.learnt.store(learnt.min(MOST as u64), Ordering::Relaxed);
