@@ -421,7 +421,20 @@ impl ThreadState {
         }
         claim.cursor = span.start;
         self.claim.set(claim);
+        if claim.rest().len > self.share.get().max(MOST) {
+            self.share_claim_out();
+        }
         self.account_unused();
         true
+    }
+
+    /// Gives up a claim that was made for one long reservation: what is left of it
+    /// is more than a thread may have for itself.
+    #[cold]
+    fn share_claim_out(&self) {
+        // As in `refill`, and what is everybody's even less.
+        self.close_window();
+        self.put_claim_aside();
+        recycle::keep_share(self);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use common::each_strategy_with;
-use jit_arena::{Arena, CodeLayout};
+use jit_arena::{Arena, CodeLayout, Strategy};
 
 const CODE_PAGE: usize = 64 << 10;
 
@@ -62,9 +62,39 @@ fn what_an_ended_thread_had_reserved_comes_back_while_another_is_pinned() {
                 let pinned = arena.attach().unwrap();
                 let _guard = pinned.pin();
                 drop(thread.reserve(whole(&arena)).unwrap());
-                // Claimed by this thread, until it gives that up.
-                thread.collect();
             }
+        },
+    );
+}
+
+/// A claim that was made for one long reservation is more than a thread may keep.
+/// Not under `mprotect`, where what was reserved outside a scope goes the way of
+/// executors: the next to recycle has it.
+#[test]
+fn what_a_thread_does_not_need_after_all_is_everybodys() {
+    each_strategy_with(
+        |builder| builder.code_page(CODE_PAGE).reserve(16 * CODE_PAGE),
+        |arena| {
+            if arena.report().strategy == Strategy::Mprotect {
+                return;
+            }
+            let mut thread = arena.attach().unwrap();
+            let mut other = arena.attach().unwrap();
+            let half = CodeLayout::new(8 * CODE_PAGE);
+            drop(thread.reserve(whole(&arena)).unwrap());
+            drop(other.reserve(half).expect("given up unwritten"));
+
+            let mut long = thread.reserve(whole(&arena)).unwrap();
+            let mut scope = thread.write();
+            scope.write_at(&mut long, 0, &[0x90; 100]).unwrap();
+            scope.shrink(&mut long, 100, 0).unwrap();
+            let mut next = scope.reserve(CodeLayout::new(100)).unwrap();
+            scope.write_at(&mut next, 0, &[0x90; 100]).unwrap();
+            drop(scope);
+            let executors = [thread.publish(long).unwrap(), thread.publish(next).unwrap()];
+            drop(other.reserve(half).expect("the rest of what was shrunk"));
+            arena.verify().unwrap();
+            drop(executors);
         },
     );
 }

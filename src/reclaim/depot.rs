@@ -26,6 +26,9 @@ const CLASSES: usize = 24;
 const MOST_SLOTS: usize = 32;
 const GRANULES_A_SLOT: usize = 4096;
 
+/// Granules of the longest run that is taken in: who takes one out gets all of it.
+const LONGEST: usize = 1024;
+
 /// The class of runs of so many granules.
 fn class(granules: usize) -> usize {
     if granules < 4 {
@@ -74,8 +77,12 @@ impl Depot {
         self.bytes.load(Ordering::Relaxed) as usize
     }
 
-    /// Hands over a run of the caller's; false if there is no room for it.
+    /// Hands over a run of the caller's; false if there is no room for it, or it is
+    /// too long.
     pub(crate) fn put(&self, run: Run) -> bool {
+        if run.len > LONGEST {
+            return false;
+        }
         let class = class(run.len);
         // Relaxed: see `bytes`. Before it is there.
         self.bytes.fetch_add((run.len * GRANULE) as u64, Ordering::Relaxed);
@@ -230,9 +237,10 @@ mod tests {
     fn a_run_comes_out_as_it_went_in_and_once() {
         crate::sync::explore(|| {
             let depot = Depot::new(2 * GRANULES_A_SLOT);
-            let runs = [Run::new(0, 1), Run::new(7, 40), Run::new(60, 45), Run::new(1 << 31, 9000)];
+            let runs =
+                [Run::new(0, 1), Run::new(7, 40), Run::new(60, 45), Run::new(1 << 31, LONGEST)];
             assert!(runs.iter().all(|&run| depot.put(run)));
-            assert_eq!(depot.bytes(), (1 + 40 + 45 + 9000) * GRANULE);
+            assert_eq!(depot.bytes(), (1 + 40 + 45 + LONGEST) * GRANULE);
             assert!(!depot.put(Run::new(200, 41)), "its class is full");
             assert_eq!(depot.take(41), Some(runs[2]), "the only one of its class long enough");
             assert_eq!(depot.take(30), Some(runs[1]));

@@ -99,6 +99,12 @@ pub(crate) fn before_claim(thread: &ThreadState) {
     } else if unsynced > 0 {
         settle(thread);
     }
+    keep_share(thread);
+}
+
+/// Shares holes of the thread's out if they are more than its share.
+pub(crate) fn keep_share(thread: &ThreadState) {
+    let share = thread.share.get();
     if thread.holes.borrow().bytes() > share {
         // Some more, so that it is not soon there again.
         share_out(thread, share - share / 16);
