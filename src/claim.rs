@@ -438,3 +438,19 @@ impl ThreadState {
         recycle::keep_share(self);
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use crate::{Arena, Strategy};
+
+    #[test]
+    fn what_other_threads_have_teaches_the_watermark_nothing() {
+        let arena = Arena::builder().strategy(Strategy::DualOpen).build().unwrap();
+        // Each claims more than it needs, and commits it as the others did.
+        let mut handles: Vec<_> = (0..64).map(|_| arena.attach().unwrap()).collect();
+        let install = |handle: &mut crate::ThreadHandle| handle.install(&[0x90; 100], &[]).unwrap();
+        let executors: Vec<_> = handles.iter_mut().map(install).collect();
+        assert_eq!(handles[0].state().shared().watermark.learnt(), 0);
+        drop(executors);
+    }
+}

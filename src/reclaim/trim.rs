@@ -86,6 +86,12 @@ impl Watermark {
         self.learnt.store(learnt.min(MOST as u64), Ordering::Relaxed);
     }
 
+    /// What was learnt, in parts of the committed bytes.
+    #[cfg(test)]
+    pub(crate) fn learnt(&self) -> u64 {
+        self.learnt.load(Ordering::Relaxed)
+    }
+
     /// Notes that `bytes` went back.
     fn gave_back(&self, bytes: usize) {
         self.owed.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -153,26 +159,4 @@ pub(crate) fn everything(thread: &ThreadState) {
         .sum();
     shared.budget.gave_back(trimmed);
     stats::add(&thread.tallies().trimmed, trimmed);
-}
-
-#[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use crate::sync::{Ordering, explore};
-    use crate::{Arena, Strategy};
-
-    #[test]
-    fn what_other_threads_have_teaches_nothing() {
-        explore(|| {
-            let arena = Arena::builder().strategy(Strategy::DualOpen).build().unwrap();
-            // Each claims more than it needs, and commits it as the others did.
-            let mut handles: Vec<_> = (0..64).map(|_| arena.attach().unwrap()).collect();
-            let executors: Vec<_> = handles
-                .iter_mut()
-                .map(|handle| handle.install(&[0x90; 100], &[]).unwrap())
-                .collect();
-            let watermark = &handles[0].state().shared().watermark;
-            assert_eq!(watermark.learnt.load(Ordering::Relaxed), 0);
-            drop(executors);
-        });
-    }
 }
