@@ -7,10 +7,11 @@ use crate::arena::Shared;
 use crate::units::{KIB, MIB};
 
 /// Least and most that is a thread's share, in bytes, and least if it is the only
-/// thread: of a small arena a twelfth makes lots of a few executors, and a lot costs
-/// the same whatever is in it.
+/// thread, up to a part of the region: of a small arena a twelfth makes lots of a few
+/// executors, and a lot costs the same whatever is in it.
 const LEAST_SHARE: usize = 8 * KIB;
 const LEAST_OF_ONE: usize = 64 * KIB;
+const PART_OF_ONE: usize = 16;
 const MOST_SHARE: usize = 4 * MIB;
 
 /// Least that there is to share, in bytes, for threads to do it in common, and
@@ -45,7 +46,8 @@ pub(crate) fn of_thread(shared: &Shared) -> usize {
     let share = equal(shared);
     if is_alone(shared, share) {
         let is_only = shared.threads.attached() <= 1;
-        share.clamp(if is_only { LEAST_OF_ONE } else { LEAST_SHARE }, MOST_SHARE)
+        let part = if is_only { shared.region.span().len / PART_OF_ONE } else { 0 };
+        share.clamp(part.clamp(LEAST_SHARE, LEAST_OF_ONE), MOST_SHARE)
     } else {
         (share / OF_MANY).max(LEAST_OF_MANY)
     }
