@@ -135,16 +135,19 @@ impl Shared {
     /// and threads' own.
     pub(crate) fn free_bytes(&self) -> usize {
         let totals = self.totals();
-        let used = totals.taken_bytes().saturating_sub(totals.stats.claimed_bytes);
-        self.pages.committed_bytes().saturating_sub(used as usize)
+        self.free_of(&totals, totals.stats.claimed_bytes)
     }
 
     /// As [`free_bytes`](Self::free_bytes), less what other threads have than the
     /// one with these tallies.
     pub(crate) fn free_bytes_for(&self, tallies: &Tallies) -> usize {
         // Relaxed: a statistic.
-        let own = tallies.unused.load(Ordering::Relaxed);
-        let used = self.totals().taken_bytes().saturating_sub(own);
+        self.free_of(&self.totals(), tallies.unused.load(Ordering::Relaxed))
+    }
+
+    /// Committed bytes that nobody has, and `unused` of those that threads have.
+    fn free_of(&self, totals: &Totals, unused: u64) -> usize {
+        let used = totals.taken_bytes().saturating_sub(unused);
         self.pages.committed_bytes().saturating_sub(used as usize)
     }
 

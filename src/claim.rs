@@ -23,7 +23,7 @@ use crate::units::{GRANULE, KIB, Span};
 
 /// Smallest and largest appetite, in bytes.
 const LEAST: usize = 4 * KIB;
-const MOST: usize = 32 * KIB;
+pub(crate) const MOST: usize = 32 * KIB;
 
 /// How often a thread looks for something to recycle while it claims a lot of its
 /// own holes.
@@ -236,7 +236,9 @@ impl ThreadState {
                 return None;
             }
         }
-        shared.waits.note(recycle::pending(shared));
+        if self.is_held_up_by_others() {
+            shared.waits.note(recycle::pending(shared));
+        }
         None
     }
 
@@ -421,21 +423,29 @@ impl ThreadState {
         }
         claim.cursor = span.start;
         self.claim.set(claim);
-        if claim.rest().len > self.share.get().max(MOST) {
-            self.share_claim_out();
-        }
         self.account_unused();
+        // Inside a scope a window may cover the claim, and somebody write through
+        // it: then the end of the scope does this.
+        if self.open_scopes.get() == 0 {
+            self.share_long_claim();
+        }
         true
     }
 
-    /// Gives up a claim that was made for one long reservation: what is left of it
-    /// is more than a thread may have for itself.
+    /// Gives up a claim that was made for one long reservation, if what is left of it
+    /// is more than a thread may have for itself. No window is open.
+    #[inline]
+    pub(crate) fn share_long_claim(&self) {
+        if self.claim.get().rest().len > self.share.get().max(MOST) {
+            self.share_claim();
+        }
+    }
+
     #[cold]
-    fn share_claim_out(&self) {
-        // As in `refill`, and what is everybody's even less.
-        self.close_window();
+    fn share_claim(&self) {
         self.put_claim_aside();
         recycle::keep_share(self);
+        self.account_unused();
     }
 }
 

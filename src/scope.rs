@@ -314,6 +314,7 @@ impl ThreadState {
         self.close_window();
         self.close_unit();
         self.abandon_withheld();
+        self.share_long_claim();
     }
 }
 

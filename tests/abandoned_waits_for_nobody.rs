@@ -98,3 +98,29 @@ fn what_a_thread_does_not_need_after_all_is_everybodys() {
         },
     );
 }
+
+/// What can be written stays so, whatever is given up meanwhile.
+#[test]
+fn a_slice_outlives_a_long_reservation_that_is_given_up_beside_it() {
+    each_strategy_with(
+        |builder| builder.code_page(CODE_PAGE).reserve(16 * CODE_PAGE),
+        |arena| {
+            let mut thread = arena.attach().unwrap();
+            let mut scope = thread.write();
+            let mut short = scope.reserve(CodeLayout::new(100)).unwrap();
+            let long = scope.reserve(CodeLayout::new(8 * CODE_PAGE)).unwrap();
+            let bytes = scope.bytes(&mut short).unwrap();
+            drop(long);
+            bytes.fill(0x90);
+            drop(scope);
+            let executor = thread.publish(short).unwrap();
+            assert_eq!(common::bytes_at(executor.addr(), 100), [0x90; 100]);
+            if arena.report().strategy != Strategy::Mprotect {
+                let mut other = arena.attach().unwrap();
+                let half = CodeLayout::new(8 * CODE_PAGE);
+                drop(other.reserve(half).expect("shared when the scope had ended"));
+            }
+            arena.verify().unwrap();
+        },
+    );
+}

@@ -15,6 +15,7 @@
 //! Progress: lock-free; a failed compare-and-swap means that another thread's
 //! succeeded.
 
+use crate::claim;
 use crate::page::bitmap::Run;
 use crate::sync::{AtomicU64, Ordering, Tally, zeroed_words};
 use crate::units::GRANULE;
@@ -26,8 +27,9 @@ const CLASSES: usize = 24;
 const MOST_SLOTS: usize = 32;
 const GRANULES_A_SLOT: usize = 4096;
 
-/// Granules of the longest run that is taken in: who takes one out gets all of it.
-const LONGEST: usize = 1024;
+/// Granules of the longest run that is taken in, which is the longest claim: who
+/// takes one out claims all of it.
+const LONGEST: usize = claim::MOST / GRANULE;
 
 /// The class of runs of so many granules.
 fn class(granules: usize) -> usize {

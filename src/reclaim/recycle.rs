@@ -174,7 +174,7 @@ pub(crate) fn reclaim(thread: &ThreadState) -> bool {
     // for a while where something is known to be on its way: threads that ended
     // leave much to run that hands nothing over.
     let mut idle = 0;
-    while idle < 4 || (idle < 4 + PATIENCE && is_pending(shared)) {
+    while idle < 4 || (idle < 4 + PATIENCE && pending(shared) > 0) {
         thread.local.pin().flush();
         idle = if recycle(thread, all_ripe(shared)) > 0 { 0 } else { idle + 1 };
         any |= idle == 0;
@@ -185,11 +185,6 @@ pub(crate) fn reclaim(thread: &ThreadState) -> bool {
     any
 }
 
-/// Whether a grace period is not over, or its batches not taken.
-fn is_pending(shared: &Shared) -> bool {
-    all_ripe(shared).any(|ripe| ripe.pending() > 0)
-}
-
 /// Bytes whose grace period is not over, or whose batches are not taken.
 pub(crate) fn pending(shared: &Shared) -> usize {
     all_ripe(shared).map(Ripe::pending).sum()
@@ -197,7 +192,7 @@ pub(crate) fn pending(shared: &Shared) -> usize {
 
 /// Whether memory waits for what takes threads a moment: their pins, and lookups.
 pub(crate) fn is_held_up(shared: &Shared) -> bool {
-    is_pending(shared) || shared.lookups.are_announced()
+    pending(shared) > 0 || shared.lookups.are_announced()
 }
 
 /// Gives up what a thread has for itself, for it is about to end.

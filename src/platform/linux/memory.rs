@@ -343,6 +343,7 @@ pub(super) fn huge_page() -> Option<usize> {
 ///
 /// Whole huge pages of one mapping that the caller owns.
 pub(super) unsafe fn collapse(addr: usize, len: usize, is_private: bool) -> OsResult<()> {
+    const COLLAPSE: &str = "madvise(MADV_COLLAPSE)";
     let advise = |advice, call| {
         // SAFETY: from the caller; no byte changes.
         check(unsafe { libc::madvise(pointer(addr), len, advice) }, call, len)
@@ -355,8 +356,6 @@ pub(super) unsafe fn collapse(addr: usize, len: usize, is_private: bool) -> OsRe
     let after = advise(libc::MADV_NOHUGEPAGE, "madvise(MADV_NOHUGEPAGE)");
     moved.and(after)
 }
-
-const COLLAPSE: &str = "madvise(MADV_COLLAPSE)";
 
 /// # Safety
 ///
