@@ -87,7 +87,7 @@ impl Watermark {
     }
 
     /// What was learnt, in parts of the committed bytes.
-    #[cfg(test)]
+    #[cfg(all(test, target_os = "linux"))]
     pub(crate) fn learnt(&self) -> u64 {
         self.learnt.load(Ordering::Relaxed)
     }
