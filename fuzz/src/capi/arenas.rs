@@ -133,7 +133,7 @@ impl World {
                 } else if part.frames.pop().is_some() {
                     jita::jita_exit(handle)
                 } else {
-                    part.scopes -= 1;
+                    part.close();
                     jita_write_close(handle)
                 };
                 assert_eq!(status, JITA_OK);

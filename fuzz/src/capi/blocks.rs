@@ -28,7 +28,7 @@ pub(super) fn is_invalid(sizes: &Sizes, region: usize) -> bool {
 
 /// Bytes that code may take: with its header, its padding, and the pages at its ends,
 /// which with `mprotect` are its own.
-fn with_edges(len: usize) -> usize {
+pub(super) fn with_edges(len: usize) -> usize {
     len + 4 * 4096
 }
 
@@ -61,7 +61,7 @@ impl World {
         if let (true, Some(at)) = (self.expect(status, JITA_OK, &errors), arena) {
             let seals = self.model.arenas[at].seals;
             let part = self.model.part_mut(at);
-            part.scopes -= 1;
+            part.close();
             if part.scopes == 0 {
                 for block in &mut part.pending {
                     block.written = true;
@@ -90,6 +90,7 @@ impl World {
         let freed = self.model.freed.iter().map(|freed| &freed.code);
         let all = self.model.live.values().chain(freed).filter(|code| code.arena == arena);
         let used: usize = all.chain(pending).map(|code| with_edges(code.len())).sum();
+        let used = used + self.model.parts(arena).map(|part| part.kept).sum::<usize>();
         let need = need_of(sizes);
         it.bounded
             || !it.trampolines.is_empty()

@@ -104,6 +104,9 @@ pub struct Part {
     pub parks: Vec<usize>,
     /// Blocks that are not published.
     pub pending: Vec<Block>,
+    /// Bytes of blocks that were freed in the scopes that are open: the thread may keep
+    /// them until the last one ends.
+    pub kept: usize,
 }
 
 impl Part {
@@ -111,6 +114,22 @@ impl Part {
     #[must_use]
     pub fn is_unfinished(&self) -> bool {
         !self.frames.is_empty() || !self.parks.is_empty() || self.scopes > 0
+    }
+
+    /// Frees a block; `used` is what it takes at most.
+    pub fn free(&mut self, block: usize, used: usize) {
+        self.pending.swap_remove(block);
+        if self.scopes > 0 {
+            self.kept += used;
+        }
+    }
+
+    /// The innermost scope ends.
+    pub fn close(&mut self) {
+        self.scopes -= 1;
+        if self.scopes == 0 {
+            self.kept = 0;
+        }
     }
 
     /// Whether the innermost thing open is a park.

@@ -10,7 +10,7 @@ use jita::{
     jita_status,
 };
 
-use super::blocks::is_invalid;
+use super::blocks::{is_invalid, with_edges};
 use super::model::{Code, Place};
 use super::ops::{Addr, Which};
 use super::raw;
@@ -142,7 +142,9 @@ impl World {
         }
         match place {
             Place::Block(at, block) => {
-                self.model.part_mut(at).pending.swap_remove(block);
+                let part = self.model.part_mut(at);
+                let used = with_edges(part.pending[block].code.len());
+                part.free(block, used);
             }
             _ => self.model.free(rx),
         }
