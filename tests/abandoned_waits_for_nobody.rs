@@ -67,24 +67,20 @@ fn what_an_ended_thread_had_reserved_comes_back_while_another_is_pinned() {
     );
 }
 
-/// A claim that was made for one long reservation is more than a thread may keep.
-/// Not under `mprotect`, where what was reserved outside a scope goes the way of
-/// executors: the next to recycle has it.
+/// A claim that was made for one long reservation is more than a thread may keep, and so
+/// is what it recycles of others.
 #[test]
 fn what_a_thread_does_not_need_after_all_is_everybodys() {
     each_strategy_with(
         |builder| builder.code_page(CODE_PAGE).reserve(16 * CODE_PAGE),
         |arena| {
-            if arena.report().strategy == Strategy::Mprotect {
-                return;
-            }
             let mut thread = arena.attach().unwrap();
             let mut other = arena.attach().unwrap();
             let half = CodeLayout::new(8 * CODE_PAGE);
             drop(thread.reserve(whole(&arena)).unwrap());
             drop(other.reserve(half).expect("given up unwritten"));
 
-            let mut long = thread.reserve(whole(&arena)).unwrap();
+            let mut long = thread.reserve(CodeLayout::new(12 * CODE_PAGE)).unwrap();
             let mut scope = thread.write();
             scope.write_at(&mut long, 0, &[0x90; 100]).unwrap();
             scope.shrink(&mut long, 100, 0).unwrap();

@@ -149,7 +149,10 @@ pub(crate) fn push(thread: &ThreadState) -> bool {
     // at most.
     thread.local.pin().flush();
     thread.local.pin().flush();
-    recycle(thread, all_ripe(shared)) > 0 && synchronise(thread)
+    let any = recycle(thread, all_ripe(shared)) > 0 && synchronise(thread);
+    // What the next claim would take all of.
+    keep_share(thread);
+    any
 }
 
 /// See [`ThreadHandle::collect`](crate::ThreadHandle::collect).
