@@ -81,16 +81,16 @@ impl Unsynced {
 pub(crate) fn before_claim(thread: &ThreadState) {
     let shared = thread.shared();
     let mut common = share::common_lot(shared);
-    if shared.gathering.bytes() >= common.max(1) {
-        thread.defer_gathered();
-    }
+    defer_if_due(thread);
     let stock = shared.depot.bytes();
     if common == share::MOST_LOT && stock > 0 && stock >= share::of_depot(shared) / 2 {
         // Nobody waits for it, and two lots take one synchronisation.
         common *= 2;
     }
-    ripen(thread, &shared.ripe, common, common / 4);
-    ripen(thread, &thread.record().ripe, share::lot(thread.share.get()), 0);
+    let attempt = share::attempt(shared);
+    ripen(thread, &shared.ripe, common, attempt.max(common), attempt / 4);
+    let lot = share::lot(thread.share.get());
+    ripen(thread, &thread.record().ripe, lot, lot, 0);
     let share = thread.share.get();
     let unsynced = thread.unsynced.borrow().bytes;
     if unsynced > share {
@@ -111,17 +111,40 @@ pub(crate) fn keep_share(thread: &ThreadState) {
     }
 }
 
+/// Defers what all threads have gathered, if that is a lot.
+pub(crate) fn defer_if_due(thread: &ThreadState) {
+    let shared = thread.shared();
+    let is_due = || shared.gathering.bytes() >= share::common_lot(shared).max(1);
+    // Another thread may have done it meanwhile.
+    if is_due() && (!start_afresh(thread) || is_due()) {
+        thread.defer_gathered();
+    }
+}
+
+/// Where threads are many, lets those that wait for a processor run before this one
+/// pins for the arena: who loses it while pinned holds up all, for as long as it takes
+/// all others to have their turns, and who has just got it does not lose it soon.
+/// Whether it did.
+fn start_afresh(thread: &ThreadState) -> bool {
+    let yields = share::are_many(thread.shared()) && thread.guards() == 0;
+    if yields {
+        yield_now();
+    }
+    yields
+}
+
 /// Recycles what is ripe, if that is a lot; if it may soon be, tries to advance
-/// the epoch, and again when `step` bytes more wait.
-fn ripen(thread: &ThreadState, ripe: &Ripe, lot: usize, step: usize) {
+/// the epoch, and again when `step` bytes more wait, or a quarter of an `attempt`
+/// where so many of those wait that something seems to hold them up.
+fn ripen(thread: &ThreadState, ripe: &Ripe, lot: usize, attempt: usize, step: usize) {
     let pending = ripe.pending();
     if pending < lot {
         return;
     }
-    let is_held_up = pending >= share::HELD_UP * lot;
-    let step = if is_held_up { lot / 4 } else { step };
+    let is_held_up = share::are_held_up(pending, attempt);
+    let step = if is_held_up { attempt / 4 } else { step };
     if ripe.batches().bytes() < lot && ripe.attempts.is_time(pending, step) {
-        if is_held_up && thread.guards() == 0 {
+        if !start_afresh(thread) && is_held_up && thread.guards() == 0 {
             // Not by this thread; most likely by one that lost the processor
             // while it was pinned: it is let run.
             yield_now();
@@ -139,11 +162,16 @@ pub(crate) fn push(thread: &ThreadState) -> bool {
     let shared = thread.shared();
     let waiting = pending(shared) + shared.gathering.bytes() + thread.batch_bytes();
     let least = share::shares(shared).clamp(16 * KIB, 128 * KIB) / 2;
-    let is_held_up = waiting >= share::HELD_UP * share::common_lot(shared);
-    let step = if is_held_up { least } else { 0 };
+    let attempt = share::attempt(shared);
+    let step = match share::are_many(shared) {
+        true => attempt / 4,
+        false if share::are_held_up(waiting, attempt) => least,
+        false => 0,
+    };
     if waiting < least || !shared.pushes.is_time(waiting, step) {
         return false;
     }
+    start_afresh(thread);
     thread.defer_gathered();
     // A batch ripens after two advances of the epoch, and each flush makes one
     // at most.

@@ -27,9 +27,14 @@ pub(crate) const MOST_LOT: usize = 128 * KIB;
 const OF_MANY: usize = 4;
 const OF_DEPOT: usize = 2;
 
+/// Threads from which on they are many, and how many of those there are for each lot
+/// between attempts to advance the epoch, which look at all of them.
+const MANY: usize = 16;
+const A_LOT: usize = 8;
+
 /// Lots that wait for their grace period when something seems to hold it up: it
 /// is over after two more are deferred, by then.
-pub(super) const HELD_UP: usize = 4;
+const HELD_UP: usize = 4;
 
 /// Bytes that all threads together may keep of what they recycle.
 pub(super) fn shares(shared: &Shared) -> usize {
@@ -62,6 +67,27 @@ pub(crate) fn lot(share: usize) -> usize {
 /// Bytes of a lot that threads recycle for each other.
 pub(crate) fn common_lot(shared: &Shared) -> usize {
     lot(shares(shared))
+}
+
+/// Whether threads are so many that most of them wait for a processor, on most machines.
+pub(super) fn are_many(shared: &Shared) -> bool {
+    shared.threads.attached() >= MANY
+}
+
+/// Bytes of which a part waits from one attempt to advance the epoch to the next, of
+/// what threads defer together: a lot, and more where threads are many.
+pub(super) fn attempt(shared: &Shared) -> usize {
+    let lot = common_lot(shared);
+    match shared.threads.attached() {
+        few if few < MANY => lot,
+        many => (lot * (many / A_LOT)).min(shares(shared)).max(lot),
+    }
+}
+
+/// Whether so many bytes that wait, of which a lot or an attempt is `lot`, seem to be
+/// held up.
+pub(super) fn are_held_up(waiting: usize, lot: usize) -> bool {
+    waiting >= HELD_UP * lot
 }
 
 /// Whether a thread with such a share recycles on its own: what a lot costs

@@ -13,7 +13,7 @@ use crate::page::bitmap::Run;
 use crate::platform::OsError;
 use crate::pressure;
 use crate::protect::Window;
-use crate::reclaim::recycle::Unsynced;
+use crate::reclaim::recycle::{self, Unsynced};
 use crate::reclaim::retire::{Batch, Batches, Dead, Ripe};
 use crate::reclaim::scheme::{Local, Pin};
 use crate::reclaim::share;
@@ -315,9 +315,7 @@ impl ThreadState {
             self.defer(batch.into(), &self.record().ripe);
         } else {
             shared.gathering.push(batch);
-            if shared.gathering.bytes() >= share::common_lot(shared) {
-                self.defer_gathered();
-            }
+            recycle::defer_if_due(self);
         }
         self.share.set(share::of_thread(shared));
     }
