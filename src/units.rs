@@ -46,10 +46,13 @@ impl Span {
         self.start + self.len
     }
 
-    /// Whether all of `other` lies inside this span.
+    /// Whether all of `other` lies inside this span, whatever `other` is: one that
+    /// would end behind the last address does not.
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
-        other.start >= self.start && other.end() <= self.end()
+        other.start >= self.start
+            && other.len <= self.len
+            && other.start - self.start <= self.len - other.len
     }
 
     /// The smallest span of whole `unit`s that contains this one.
@@ -64,3 +67,21 @@ impl Span {
 }
 
 const _: () = assert!(GRANULE.is_power_of_two() && HEADER <= GRANULE && HEADER.is_multiple_of(16));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_contains_what_ends_no_later_and_nothing_that_wraps() {
+        let span = Span::new(0x1000, 0x100);
+        for inside in [(0x1000, 0x100), (0x1000, 0), (0x10FF, 1), (0x1100, 0)] {
+            assert!(span.contains(Span::new(inside.0, inside.1)), "{inside:x?}");
+        }
+        let none =
+            [(0xFFF, 1), (0x1000, 0x101), (0x1100, 1), (usize::MAX, 1), (0x1001, usize::MAX)];
+        for outside in none {
+            assert!(!span.contains(Span::new(outside.0, outside.1)), "{outside:x?}");
+        }
+    }
+}

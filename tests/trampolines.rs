@@ -203,6 +203,9 @@ fn branches_outside_the_arena_get_only_what_they_reach() {
         assert_eq!(arena.call_target(here, here + 64), Ok(here + 64));
         let far = arena.span().end() + (1 << 40);
         assert_eq!(arena.call_target(far, here), Err(TrampolineError::Outside { from: far }));
+        // Behind the last address there is nothing, and nothing wraps to it.
+        let last = usize::MAX;
+        assert_eq!(arena.call_target(last, here), Err(TrampolineError::Outside { from: last }));
         assert_eq!(arena.trampolines(), []);
     });
 }
