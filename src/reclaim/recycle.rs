@@ -87,8 +87,8 @@ pub(crate) fn before_claim(thread: &ThreadState) {
         // Nobody waits for it, and two lots take one synchronisation.
         common *= 2;
     }
-    let attempt = share::attempt(shared);
-    ripen(thread, &shared.ripe, common, attempt.max(common), attempt / 4);
+    let attempt = share::attempt(shared).max(common);
+    ripen(thread, &shared.ripe, common, attempt, attempt / 4);
     let lot = share::lot(thread.share.get());
     ripen(thread, &thread.record().ripe, lot, lot, 0);
     let share = thread.share.get();

@@ -74,14 +74,15 @@ pub(super) fn are_many(shared: &Shared) -> bool {
     shared.threads.attached() >= MANY
 }
 
-/// Bytes of which a part waits from one attempt to advance the epoch to the next, of
-/// what threads defer together: a lot, and more where threads are many.
+/// Of what threads defer together, bytes of which another quarter must wait before the
+/// next attempt to advance the epoch: a lot, and more where threads are many.
 pub(super) fn attempt(shared: &Shared) -> usize {
     let lot = common_lot(shared);
-    match shared.threads.attached() {
-        few if few < MANY => lot,
-        many => (lot * (many / A_LOT)).min(shares(shared)).max(lot),
+    if !are_many(shared) {
+        return lot;
     }
+    // No less than a lot: there are two for sixteen threads, and in the shares.
+    (lot * (shared.threads.attached() / A_LOT)).min(shares(shared))
 }
 
 /// Whether so many bytes that wait, of which a lot or an attempt is `lot`, seem to be
