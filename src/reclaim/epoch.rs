@@ -8,7 +8,7 @@
 
 use crossbeam_epoch as crossbeam;
 
-use crate::sync::mutant;
+use crate::sync::{Ordering, fence, mutant};
 
 /// One arena's reclaimer.
 pub(crate) struct Collector(crossbeam::Collector);
@@ -39,8 +39,6 @@ impl Local {
 
     /// Whether a pin of this thread is alive.
     #[cfg(test)]
-    #[inline]
-    #[cfg(test)]
     pub(crate) fn is_pinned(&self) -> bool {
         self.0.is_pinned()
     }
@@ -56,6 +54,10 @@ impl Pin {
     #[inline]
     pub(crate) fn repin(&mut self) {
         self.0.repin();
+        // SeqCst [E1]: pairs with the fence of whoever takes an executor out of
+        // reach and then seals its batch. `Guard::repin` has none, so what is
+        // loaded after it may be older than the epoch that it joins.
+        fence(Ordering::SeqCst);
     }
 
     /// Runs `handover` after every pin that is alive now, this one included,
