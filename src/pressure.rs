@@ -115,18 +115,32 @@ impl Budget {
             let done = shared.pages.commit(&shared.region, run, &mut committed);
             return done.map(|()| committed).map_err(CommitError::Os);
         }
-        // Relaxed [A2]: see `used`.
-        let used = self.used.fetch_add(missing, Ordering::Relaxed).saturating_add(missing);
-        let result = if used <= self.limit || mutant("budget-not-kept") {
-            let done = shared.pages.commit(&shared.region, run, &mut committed);
-            done.map_err(CommitError::Os)
-        } else {
+        if !self.take(missing) {
             let committed = shared.pages.committed_bytes();
-            Err(CommitError::OverBudget { committed, budget: self.limit })
-        };
-        // Relaxed [A2]: as above.
+            return Err(CommitError::OverBudget { committed, budget: self.limit });
+        }
+        let done = shared.pages.commit(&shared.region, run, &mut committed);
+        // Relaxed [A2]: see `used`.
         self.used.fetch_sub(missing - committed, Ordering::Relaxed);
-        result.map(|()| committed)
+        done.map(|()| committed).map_err(CommitError::Os)
+    }
+
+    /// Counts bytes as about to be committed, if there is room for them: what does
+    /// not fit is in nobody's way, not for a moment.
+    fn take(&self, bytes: usize) -> bool {
+        // Relaxed [A2]: see `used`; so are the orders below.
+        let mut used = self.used.load(Ordering::Relaxed);
+        loop {
+            let with = used.saturating_add(bytes);
+            if with > self.limit && !mutant("budget-not-kept") {
+                return false;
+            }
+            let order = Ordering::Relaxed;
+            match self.used.compare_exchange_weak(used, with, order, order) {
+                Ok(_) => return true,
+                Err(now) => used = now,
+            }
+        }
     }
 
     /// Notes that committed memory went back to the system.
