@@ -34,6 +34,8 @@ mod index;
 pub(crate) mod marks;
 #[cfg(feature = "model")]
 pub mod probe;
+#[cfg(all(test, feature = "model"))]
+mod tests;
 pub(crate) mod unit;
 
 use bitmap::{Run, WORD};
@@ -62,6 +64,8 @@ pub(crate) struct Pages {
     /// Address of granule 0.
     base: usize,
     system_page: usize,
+    /// Granules that are claimed and given back together, `[W3]`.
+    unit: usize,
     index: Index,
     /// System pages committed.
     committed: Tally,
@@ -74,6 +78,7 @@ impl Pages {
     /// `order` is that of the [index](Index::new).
     pub(crate) fn new(region: &Region, page_bytes: usize, order: u64) -> Self {
         let granules = page_bytes / GRANULE;
+        let unit = (region.protection().write_unit() / GRANULE).max(1);
         let count = region.span().len / page_bytes;
         let pages = Self {
             resident: zeroed_words(count),
@@ -83,6 +88,7 @@ impl Pages {
             count,
             base: region.span().start,
             system_page: region.platform().system_page(),
+            unit: if mutant("parts-of-units-claimed") { 1 } else { unit },
             index: Index::new(count, granules, order),
             committed: Tally::new(0),
             high_water: Tally::new(0),
@@ -170,7 +176,8 @@ impl Pages {
     }
 
     /// Takes a hole of at least `need` granules, `want` if it is so long, from
-    /// the lowest page that has one.
+    /// the lowest page that has one. Both are whole write units, and so is what is
+    /// taken.
     ///
     /// Lock-free: each retry follows another thread's success. A `need` above a
     /// page's size scans the free pages.
@@ -183,7 +190,7 @@ impl Pages {
             .search(
                 need,
                 |number| self.claim_on(number, need, want),
-                |number| bitmap::longest_clear(self.taken(number)),
+                |number| self.longest_hole(number),
             )
             .or_else(|| self.claim_anywhere(need, want))
     }
@@ -212,13 +219,45 @@ impl Pages {
     fn claim_on(&self, number: usize, need: usize, want: usize) -> Option<Run> {
         let taken = self.taken(number);
         // Each retry follows another thread's success.
-        while let Some(hole) = bitmap::first_clear(taken, need) {
+        while let Some(hole) = self.first_hole(taken, need) {
             let run = Run::new(hole.start, hole.len.min(want));
             if let Some(got) = self.take_on(number, run, need) {
                 return Some(Run::new((number << self.shift) + got.start, got.len));
             }
         }
         None
+    }
+
+    /// The lowest hole of a page that has at least `need` granules in whole units.
+    fn first_hole(&self, taken: &[AtomicU64], need: usize) -> Option<Run> {
+        if self.unit == 1 {
+            return bitmap::first_clear(taken, need);
+        }
+        self.whole_holes(taken).find(|hole| hole.len >= need)
+    }
+
+    /// Granules of the longest hole of page `number`, in whole units.
+    fn longest_hole(&self, number: usize) -> usize {
+        let taken = self.taken(number);
+        if self.unit == 1 {
+            return bitmap::longest_clear(taken);
+        }
+        self.whole_holes(taken).map(|hole| hole.len).max().unwrap_or(0)
+    }
+
+    /// The holes of a page, without the parts of units at their ends: a unit is
+    /// several words where system pages are large, and is taken and given back word
+    /// by word.
+    fn whole_holes<'a>(&'a self, taken: &'a [AtomicU64]) -> impl Iterator<Item = Run> + 'a {
+        bitmap::clear_runs(taken).map(|hole| {
+            let start = hole.start.next_multiple_of(self.unit).min(hole.end());
+            Run::new(start, self.whole(hole.end() - start))
+        })
+    }
+
+    /// `granules` rounded down to whole units.
+    fn whole(&self, granules: usize) -> usize {
+        granules - granules % self.unit
     }
 
     /// Takes `need` granules from the start of the lowest contiguous free
@@ -267,11 +306,18 @@ impl Pages {
         }
     }
 
-    /// Takes granules of page `number`, as [`bitmap::take`]; what it held for a
-    /// moment only may have been measured meanwhile, so it is filed, `[P4]`.
+    /// Takes granules of page `number`, as [`bitmap::take`], in whole units; what it
+    /// held for a moment only may have been measured meanwhile, so it is filed, `[P4]`.
     fn take_on(&self, number: usize, part: Run, need: usize) -> Option<Run> {
         match bitmap::take(self.taken(number), part, need) {
-            Ok(got) => return Some(got),
+            Ok(got) => {
+                let run = Run::new(got.start, self.whole(got.len));
+                if run.len < got.len {
+                    let rest = Run::new(run.end(), got.len - run.len);
+                    self.release(Run::new((number << self.shift) + rest.start, rest.len));
+                }
+                return Some(run);
+            }
             Err(0) => {}
             Err(_) if mutant("held-hole-not-filed") => {}
             Err(held) => self.file(number, Run::new(part.start, held)),
@@ -301,11 +347,11 @@ impl Pages {
     /// same page. Lock-free.
     pub(crate) fn claim_behind(&self, run: Run, len: usize) -> Option<Run> {
         let (number, low) = ((run.end() - 1) >> self.shift, run.end() & (self.granules() - 1));
-        let len = len.min((self.granules() - low) % self.granules());
+        let len = self.whole(len.min((self.granules() - low) % self.granules()));
         if len == 0 {
             return None;
         }
-        let got = self.take_on(number, Run::new(low, len), 1)?;
+        let got = self.take_on(number, Run::new(low, len), self.unit)?;
         Some(Run::new(run.end(), got.len))
     }
 
@@ -337,11 +383,11 @@ impl Pages {
             }
             is_present
         };
-        let below = bitmap::clear_below(taken, start - base);
+        let below = self.whole(bitmap::clear_below(taken, start - base));
         if take(below, start - below) {
             start -= below;
         }
-        let above = bitmap::clear_above(taken, end - base);
+        let above = self.whole(bitmap::clear_above(taken, end - base));
         if take(above, end) {
             end += above;
         }
@@ -523,7 +569,7 @@ impl Pages {
         self.committed.store(committed as u64, Ordering::Relaxed);
         self.index.clear();
         for number in 0..self.count {
-            self.index.raise(number, bitmap::longest_clear(self.taken(number)));
+            self.index.raise(number, self.longest_hole(number));
         }
         let placed = |(number, present)| (self.address(number << self.shift), present);
         region.recount(counted.map(placed));
@@ -537,7 +583,6 @@ impl Pages {
 
     /// Whether the page's holes are all filed, `[P4]`, for `verify`.
     pub(crate) fn is_filed(&self, number: usize) -> bool {
-        let page = self.page(number);
-        self.index.is_filed(number, bitmap::longest_clear(page.taken))
+        self.index.is_filed(number, self.longest_hole(number))
     }
 }

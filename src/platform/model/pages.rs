@@ -48,13 +48,14 @@ pub(super) struct Pages {
     page: usize,
 }
 
-/// First address handed out: nothing real lies there, and it is a multiple of
-/// a system page but of nothing larger, as real ones are.
-const FIRST: usize = 0x5EED_0000_1000;
+/// A system page before the first address handed out: nothing real lies there, and
+/// the address is a multiple of a system page but of nothing larger, as real ones
+/// are.
+const FIRST: usize = 0x5EED_0000_0000;
 
 impl Pages {
     pub(super) fn new(page: usize) -> Self {
-        Self { mappings: Vec::new(), entries: HashMap::new(), next: FIRST, page }
+        Self { mappings: Vec::new(), entries: HashMap::new(), next: FIRST + page, page }
     }
 
     pub(super) fn find(&self, addr: usize) -> Option<&Mapping> {
