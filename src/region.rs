@@ -108,8 +108,18 @@ impl std::error::Error for RegionError {
     }
 }
 
+/// What stands for the call that a system refuses which adds execution to all rights.
+const READ_IMPLIES_EXEC: &str = "personality(READ_IMPLIES_EXEC)";
+
 /// What to do about a ladder of refusals.
 fn advice(forced: Option<Strategy>, attempts: &[Attempt]) -> &'static str {
+    let is_adding = |attempt: &Attempt| {
+        matches!(attempt.outcome, Outcome::Refused(OsError { call: READ_IMPLIES_EXEC, .. }))
+    };
+    if attempts.iter().any(is_adding) {
+        return ". What this process can write it can run as well: link it with a stack that is \
+                not executable, and do not start it by `setarch -X`";
+    }
     let mut errnos = attempts.iter().filter_map(|attempt| match attempt.outcome {
         // No key, or no such memory on this system: says nothing of the rest.
         Outcome::Refused(OsError { call: "pkey_alloc" | "mmap(MAP_JIT)", .. }) => None,
@@ -211,6 +221,13 @@ impl Region {
         memory: MemoryKind,
         wanted: &Wanted<'_>,
     ) -> OsResult<Self> {
+        if strategy.never_wx() && platform.adds_execute() {
+            return Err(OsError {
+                call: READ_IMPLIES_EXEC,
+                bytes: wanted.len,
+                errno: libc::EACCES,
+            });
+        }
         let (protection, span) = protect(&**platform, strategy, memory, wanted)?;
         // From here on dropping the region undoes everything.
         let (platform, name) = (Arc::clone(platform), wanted.name.to_owned());
@@ -258,7 +275,12 @@ impl Region {
         })?;
         debug_assert!(page.contains(granule));
         // SAFETY: a whole system page that nobody needs.
-        unsafe { self.protection.discard(platform, page) }?;
+        match unsafe { self.protection.discard(platform, page) } {
+            // Memory locked by mlockall(2) does not go back, here or later: that
+            // costs memory and nothing else.
+            Err(error) if error.errno != libc::EINVAL => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
         // The address was run, so it is a used one: what was fetched from it
         // must not outlive its next contents. Where the call is missing, the
         // report says so, and only this core and the cores this thread moved

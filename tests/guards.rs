@@ -89,7 +89,8 @@ fn guards_come_and_go_with_their_views() {
             views(&arena).iter().flat_map(|view| [view - 1, view + RESERVE]).collect();
         for &addr in &ends {
             let guard = maps::at(addr).unwrap_or_else(|| panic!("{strategy}: no guard"));
-            assert_eq!(guard.rights, "---p", "{strategy}");
+            // The ends of anonymous memory that has two views are of that, shared.
+            assert!(guard.rights.starts_with("---"), "{strategy}: {}", guard.rights);
         }
         drop(arena);
         for &addr in &ends {

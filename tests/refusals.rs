@@ -279,3 +279,50 @@ fn address_space_is_limited() {
         exercise(&smaller);
     });
 }
+
+/// What the system had against it.
+fn why(error: &BuildError) -> String {
+    let BuildError::Region(error) = error else { panic!("{error:?}") };
+    error.to_string()
+}
+
+#[test]
+fn a_system_that_adds_execution_to_all_rights() {
+    each("a_system_that_adds_execution_to_all_rights", &["all"], |_| {
+        // SAFETY: a flag of this thread's, which alone maps memory from here on.
+        let before = unsafe { libc::personality(libc::READ_IMPLIES_EXEC as libc::c_ulong) };
+        assert!(before >= 0, "personality: {}", io::Error::last_os_error());
+        let error = why(&build().unwrap_err());
+        assert!(error.contains("personality(READ_IMPLIES_EXEC)"), "{error}");
+        assert!(error.contains("a stack that is not executable"), "{error}");
+        for strategy in Strategy::ALL {
+            let built = Arena::builder().reserve(RESERVE).strategy(strategy).build();
+            assert!(built.is_err() || !strategy.never_wx(), "{strategy}");
+        }
+    });
+}
+
+#[test]
+fn memory_that_is_locked_as_it_is_mapped() {
+    if is_sanitized() {
+        return not_run("this build maps terabytes, which cannot be locked");
+    }
+    each("memory_that_is_locked_as_it_is_mapped", &["all"], |_| {
+        // SAFETY: mlockall(2) has no preconditions.
+        if unsafe { libc::mlockall(libc::MCL_FUTURE) } != 0 {
+            return not_run(&format!("mlockall: {}", io::Error::last_os_error()));
+        }
+        for strategy in Strategy::ALL {
+            let builder = Arena::builder().reserve(1 << 20).code_page(1 << 16);
+            match builder.strategy(strategy).build() {
+                Ok(arena) => exercise(&arena),
+                Err(error) => {
+                    let error = why(&error);
+                    // Where not so much may be locked, or there are no keys.
+                    let expected = ["os error 11", "os error 12", "pkey_alloc", "MAP_JIT"];
+                    assert!(expected.iter().any(|part| error.contains(part)), "{error}");
+                }
+            }
+        }
+    });
+}

@@ -176,6 +176,10 @@ unsafe impl Platform for Faulty {
         self.inner.random()
     }
 
+    fn adds_execute(&self) -> bool {
+        self.inner.adds_execute()
+    }
+
     fn guard(&self) -> usize {
         self.inner.guard()
     }

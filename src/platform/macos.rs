@@ -93,6 +93,10 @@ unsafe impl Platform for Macos {
 
     fn map(&self, backing: Backing, place: Place, len: usize, access: Access) -> OsResult<usize> {
         let flags = match backing {
+            // Elsewhere the toggle does nothing: all threads would have all rights.
+            Backing::Jit if !cfg!(target_arch = "aarch64") => {
+                return Err(unsupported("mmap(MAP_JIT)", len));
+            }
             Backing::Jit => libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_JIT,
             Backing::Private => libc::MAP_PRIVATE | libc::MAP_ANON,
             Backing::File(..) | Backing::SharedAnonymous => return Err(unsupported("mmap", len)),
@@ -147,12 +151,10 @@ unsafe impl Platform for Macos {
     }
 
     unsafe fn discard(&self, addr: usize, len: usize) -> OsResult<()> {
-        // MADV_FREE_REUSABLE takes the pages off the process's footprint. They
-        // may keep their old bytes until the system wants them, so zeros are
-        // written first: the calling thread's view is writable (caller).
-        // SAFETY: a writable range of the caller's that nobody needs.
-        unsafe { core::ptr::write_bytes(pointer(addr).cast::<u8>(), 0, len) };
-        // SAFETY: as above, whole pages.
+        // Takes the pages off the process's footprint. They may keep their old bytes,
+        // traps, until the system wants them; zeros cannot be written, for where
+        // pages flip nobody can write these.
+        // SAFETY: whole pages of the caller's that nobody needs.
         let status = unsafe { libc::madvise(pointer(addr), len, libc::MADV_FREE_REUSABLE) };
         check(status, "madvise(MADV_FREE_REUSABLE)", len)
     }

@@ -182,6 +182,12 @@ pub unsafe trait Platform: fmt::Debug + Send + Sync {
         Err(OsError { call: "getrandom", bytes: 0, errno: libc::ENOTSUP })
     }
 
+    /// Whether the system makes whatever this process maps as readable executable,
+    /// too, so that nothing writable is not. May make a system call.
+    fn adds_execute(&self) -> bool {
+        false
+    }
+
     /// Bytes to leave inaccessible on either side of a view that lasts, whole
     /// system pages; 0 on a machine without [`map_over`](Self::map_over).
     fn guard(&self) -> usize {

@@ -83,9 +83,22 @@ impl<'p> Mapping<'p> {
         if guard == 0 {
             return Self::new(platform, backing, place, len, access);
         }
+        if backing == Backing::SharedAnonymous {
+            // The system makes such memory after it has taken away what was in place,
+            // and where it can make none another thread may be there: all of it is
+            // this memory, and the guards lose their rights.
+            let start = platform.map(backing, place, len + 2 * guard, access)?;
+            let mapping =
+                Self { platform, view: View { span: Span::new(start + guard, len), guard } };
+            for end in [start, mapping.view.span.end()] {
+                // SAFETY: a part of what was mapped just now.
+                unsafe { platform.protect(end, guard, Access::None, None) }?;
+            }
+            return Ok(mapping);
+        }
         let mapping = Self::reserve(platform, place, len, guard)?;
-        // SAFETY: the middle of what was reserved, which shows nothing.
-        // What mmap(2) refuses it refuses before it takes that away.
+        // SAFETY: the middle of what was reserved, which shows nothing. Of a file, and
+        // of private memory, what mmap(2) refuses it refuses before it takes that away.
         unsafe { platform.map_over(backing, mapping.view.span.start, len, access) }?;
         Ok(mapping)
     }

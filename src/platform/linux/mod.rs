@@ -80,6 +80,12 @@ unsafe impl Platform for Linux {
         memory::random()
     }
 
+    fn adds_execute(&self) -> bool {
+        // SAFETY: personality(2) with this argument only reads.
+        let personality = unsafe { libc::personality(0xFFFF_FFFF) };
+        personality != -1 && personality & libc::READ_IMPLIES_EXEC != 0
+    }
+
     fn guard(&self) -> usize {
         GUARD.max(self.system_page)
     }
