@@ -180,7 +180,7 @@ impl ThreadState {
         if run.is_none() {
             run = self.claim_in_time(need, want);
         }
-        let Some(run) = run else {
+        let Some(mut run) = run else {
             let stats = shared.stats();
             return Err(ReserveError::Exhausted {
                 bytes: need * GRANULE,
@@ -194,7 +194,14 @@ impl ThreadState {
                 reserved: shared.region.span().len,
             });
         };
-        if let Err(error) = self.commit(run) {
+        let mut committed = self.commit(run);
+        if committed.is_err() && run.len > need {
+            // There may be room for what is needed, and not for all that was claimed.
+            shared.pages.release(Run::new(run.start + need, run.len - need));
+            run = Run::new(run.start, need);
+            committed = self.commit_all(run);
+        }
+        if let Err(error) = committed {
             shared.pages.release(run);
             let bytes = need * GRANULE;
             return Err(match error {
@@ -322,8 +329,10 @@ impl ThreadState {
         shared.units.round_up(need.max(appetite / GRANULE))
     }
 
-    /// Puts the rest of the claim with the thread's own holes.
+    /// Puts the rest of the claim with the thread's own holes. Where units are
+    /// system pages no window is open on it.
     pub(crate) fn put_claim_aside(&self) {
+        debug_assert!(!self.shared().units.are_coarse() || self.window.get().is_none());
         let claim = self.claim.get();
         if !mutant("claim-returned-twice") {
             self.claim.set(Claim::EMPTY);
@@ -346,29 +355,35 @@ impl ThreadState {
             self.bury(Span::new(end, free.end() - end));
             free = Span::new(start, end - start);
         }
-        if free.len > 0 {
-            self.holes.borrow_mut().add(pages.run(free));
+        if free.len == 0 {
+            return;
         }
+        if self.is_under_unsealed(free) {
+            self.withheld.borrow_mut().push(free);
+            return;
+        }
+        self.holes.borrow_mut().add(pages.run(free));
     }
 
     /// Gives granules back that may have been written but never published: nobody
     /// runs them, so they wait for nobody's pin.
     ///
     /// Where units are system pages and a write scope is open, it may have a
-    /// window on them, which will flip those pages when it closes: until then
-    /// they must not become anybody else's, `[W3]`.
+    /// window on them, which will flip those pages when it closes, as one will that
+    /// could not be closed: until then they must not become anybody else's, `[W3]`.
     pub(crate) fn abandon(&self, span: Span) {
-        if self.shared().units.are_coarse()
+        let is_in_scope = self.shared().units.are_coarse()
             && self.open_scopes.get() > 0
-            && !mutant("abandoned-inside-scope")
-        {
+            && !mutant("abandoned-inside-scope");
+        if is_in_scope || self.is_under_unsealed(span) {
             self.withheld.borrow_mut().push(span);
             return;
         }
         self.retire_ripe(Dead { span, was: Was::Abandoned });
     }
 
-    /// Gives back what write scopes withheld; none is open any more.
+    /// Gives back what was withheld, as far as no window that could not be closed
+    /// covers it; no write scope is open any more.
     #[inline]
     pub(crate) fn abandon_withheld(&self) {
         if self.shared().units.are_coarse() {

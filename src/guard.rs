@@ -6,7 +6,6 @@
 //! hold up everybody's garbage; so a guard can [`enter`](Guard::enter) one
 //! executor, and then let go of the epoch and keep just that one.
 
-use core::cell::Cell;
 use core::fmt;
 use core::marker::PhantomData;
 
@@ -14,14 +13,13 @@ use crate::arena::ArenaRef;
 use crate::executor::{Entry, cast};
 use crate::reclaim::hold::HoldIndex;
 use crate::slot::Slot;
-use crate::thread::ThreadState;
+use crate::thread::{Mark, ThreadState};
 
 /// Keeps what its thread can reach from being recycled. Stays on its thread.
 #[must_use = "what was loaded is protected until the guard is dropped"]
 pub struct Guard<'t> {
     thread: &'t ThreadState,
-    /// Tells whether a park under way has set it aside.
-    mark: Cell<u64>,
+    mark: Mark,
     _not_send: PhantomData<*mut ()>,
 }
 
@@ -29,12 +27,19 @@ impl<'t> Guard<'t> {
     #[inline]
     pub(crate) fn new(thread: &'t ThreadState) -> Self {
         thread.enter();
-        Self { thread, mark: Cell::new(thread.mark()), _not_send: PhantomData }
+        Self { thread, mark: thread.mark(), _not_send: PhantomData }
     }
 
     #[inline]
     pub(crate) fn is_of(&self, shared: &ArenaRef) -> bool {
         self.thread.is_of(shared.pointer())
+    }
+
+    /// Protects what is loaded from here on, also where a [`Running`] of it was
+    /// forgotten.
+    #[inline]
+    pub(crate) fn protect(&self) {
+        self.thread.end_forgotten_hold(&self.mark);
     }
 
     /// Enters what is in the slot: holds that one executor, so that
@@ -51,8 +56,8 @@ impl<'t> Guard<'t> {
     ///
     /// # Safety
     ///
-    /// `entry` was loaded under this guard, since its last safepoint or park, with
-    /// Acquire, from a word that executors of the guard's arena are taken out of
+    /// `entry` was loaded under this guard, since its last safepoint, park or
+    /// [`Running`] that was forgotten, with Acquire, from a word that executors of the guard's arena are taken out of
     /// before they are retired.
     pub unsafe fn enter_at(&mut self, entry: usize) -> Running<'_> {
         self.hold(entry)
@@ -60,8 +65,9 @@ impl<'t> Guard<'t> {
 
     /// Holds an executor that was loaded under this pin, `[E2]`.
     fn hold(&mut self, entry: usize) -> Running<'_> {
+        self.protect();
         let hold = self.thread.record().holds.take(entry);
-        self.thread.holding.set(self.thread.holding.get() + 1);
+        self.thread.begin_hold(&self.mark);
         Running { thread: self.thread, entry, hold, mark: &self.mark, _guard: PhantomData }
     }
 
@@ -70,6 +76,7 @@ impl<'t> Guard<'t> {
     ///
     /// Does nothing while the thread has another guard that holds no executor.
     pub fn safepoint(&mut self) {
+        self.protect();
         if self.thread.only_holds_besides(1) {
             self.thread.repin();
         }
@@ -80,6 +87,7 @@ impl<'t> Guard<'t> {
     /// While the thread has another guard that holds no executor, it stays
     /// pinned.
     pub fn park<R>(&mut self, f: impl FnOnce() -> R) -> R {
+        self.protect();
         let _parked = Parked::new(self.thread, 1);
         f()
     }
@@ -92,6 +100,7 @@ impl<'t> Guard<'t> {
     /// What it returns is dropped, and not forgotten, before the guard is used
     /// again: until then the guard protects nothing.
     pub unsafe fn set_parked(&mut self) -> Parked<'_> {
+        self.protect();
         Parked::new(self.thread, 1)
     }
 }
@@ -133,6 +142,7 @@ impl fmt::Debug for Parked<'_> {
 impl Drop for Guard<'_> {
     #[inline]
     fn drop(&mut self) {
+        self.protect();
         self.thread.leave();
     }
 }
@@ -153,7 +163,7 @@ pub struct Running<'g> {
     entry: usize,
     hold: HoldIndex,
     /// The guard's.
-    mark: &'g Cell<u64>,
+    mark: &'g Mark,
     _guard: PhantomData<&'g mut Guard<'g>>,
 }
 

@@ -11,10 +11,11 @@ use core::marker::PhantomData;
 
 use crate::error::{ReserveError, WriteError};
 use crate::layout::{CodeLayout, header_of};
-use crate::protect::{Rights, Window};
+use crate::protect::Window;
 use crate::reservation::Reservation;
 use crate::stats;
-use crate::thread::ThreadState;
+use crate::sync::mutant;
+use crate::thread::{self, ThreadState};
 use crate::units::Span;
 
 /// The window a thread has open, and what was written through it. In cells, for
@@ -84,7 +85,8 @@ impl OpenWindow {
 
 /// The calling thread may write what it reserved, until this is dropped.
 ///
-/// Closes on unwinding too. Stays on its thread:
+/// Closes on unwinding too; one that is forgotten, when its handle is used again.
+/// Stays on its thread:
 ///
 /// ```compile_fail
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -97,20 +99,20 @@ impl OpenWindow {
 #[must_use = "the scope closes when it is dropped"]
 pub struct WriteScope<'t> {
     thread: &'t ThreadState,
-    before: Rights,
     _not_send: PhantomData<*mut ()>,
 }
 
 impl<'t> WriteScope<'t> {
     #[inline]
     pub(crate) fn open(thread: &'t ThreadState) -> Self {
-        let region = &thread.shared().region;
         if thread.open_scopes.get() == 0 {
             thread.scopes.set(thread.scopes.get() + 1);
         }
         thread.open_scopes.set(thread.open_scopes.get() + 1);
-        let before = region.protection().open(region.platform());
-        Self { thread, before, _not_send: PhantomData }
+        let region = &thread.shared().region;
+        // Also inside another: who left a signal handler by a jump has lost them.
+        region.protection().open(region.platform());
+        Self { thread, _not_send: PhantomData }
     }
 
     /// Writes `bytes` at `offset` from the entry of the reservation.
@@ -284,9 +286,14 @@ impl ThreadState {
         // SAFETY: opened by `open_window`, and empty now.
         let closed = unsafe { region.protection().close_window(region.platform(), window) };
         if closed.is_err() {
-            stats::add(&self.tallies().refusals, 1);
-            self.unsealed.borrow_mut().push(*window);
+            self.keep_unsealed(*window);
         }
+    }
+
+    /// Keeps a window that the system refused to close, to try again.
+    pub(crate) fn keep_unsealed(&self, window: Window) {
+        stats::add(&self.tallies().refusals, 1);
+        self.unsealed.borrow_mut().push(window);
     }
 
     /// Ends scopes that were forgotten, `mem::forget`, and not dropped. Whoever
@@ -294,7 +301,7 @@ impl ThreadState {
     /// then is one of those, `[W2]`.
     #[inline]
     pub(crate) fn end_forgotten_scopes(&self) {
-        if self.open_scopes.get() > 0 {
+        if self.open_scopes.get() > 0 && !mutant("forgotten-scope-left-open") {
             self.end_scopes();
         }
     }
@@ -302,19 +309,29 @@ impl ThreadState {
     #[cold]
     fn end_scopes(&self) {
         self.open_scopes.set(0);
-        self.seal_scope();
-        let region = &self.shared().region;
-        // What it had before is forgotten, too: what a thread has in no scope.
-        region.protection().attach(region.platform());
+        self.close_scope();
     }
 
-    /// What the end of the outermost scope does beside giving the rights back.
+    /// What the end of the handle's outermost scope does.
     #[inline]
-    fn seal_scope(&self) {
+    fn close_scope(&self) {
         self.close_window();
         self.close_unit();
         self.abandon_withheld();
         self.share_long_claim();
+        self.close_rights();
+    }
+
+    /// Gives the thread the rights it has in no scope, unless it is in one of
+    /// another handle's that has the same, `[W2]`.
+    #[inline]
+    pub(crate) fn close_rights(&self) {
+        let region = &self.shared().region;
+        let protection = region.protection();
+        let counts = |other: &Self| other.is_of(self.shared().into()) || protection.shares_rights();
+        if !thread::is_in_another_scope(self, counts) || mutant("anothers-scope-ended") {
+            protection.close_rights(region.platform());
+        }
     }
 }
 
@@ -324,10 +341,8 @@ impl Drop for WriteScope<'_> {
         let thread = self.thread;
         thread.open_scopes.set(thread.open_scopes.get() - 1);
         if thread.open_scopes.get() == 0 {
-            thread.seal_scope();
+            thread.close_scope();
         }
-        let region = &thread.shared().region;
-        region.protection().close(region.platform(), self.before);
     }
 }
 

@@ -35,6 +35,7 @@ impl Slot {
 
     #[inline]
     pub(crate) fn load_addr(&self, guard: &Guard<'_>) -> Option<usize> {
+        guard.protect();
         // Acquire [X1]: pairs with the Release of `install` and `replace`: who
         // sees the entry sees the code.
         let entry = self.entry.load(Ordering::Acquire);

@@ -55,6 +55,11 @@ impl Span {
             && other.start - self.start <= self.len - other.len
     }
 
+    /// Whether some byte lies in both. Neither ends behind the last address.
+    pub(crate) const fn overlaps(self, other: Self) -> bool {
+        self.start < other.end() && other.start < self.end()
+    }
+
     /// The smallest span of whole `unit`s that contains this one.
     ///
     /// `unit` is a power of two.

@@ -293,3 +293,59 @@ fn a_region_beyond_48_bits_is_a_typed_error() {
         assert_eq!(machine.mapped(), mapped, "nothing is left of it");
     }
 }
+
+/// An arena of a few system pages that flip, on a machine that fails.
+fn flipping(machine: &Arc<Faulty>) -> Arena {
+    let builder = Arena::builder().reserve(64 * KIB).code_page(64 * KIB);
+    builder.strategy(Strategy::Mprotect).build_on(Arc::clone(machine) as _).unwrap()
+}
+
+/// Another thread writes where there is room, while a handle ends that tries again
+/// to close what it could not.
+fn writes_while_ends(arena: &Arena, ends: ThreadHandle) {
+    let mut thread = arena.attach().unwrap();
+    let mut place = thread.reserve(CodeLayout::new(100)).unwrap();
+    let mut scope = thread.write();
+    scope.write_at(&mut place, 0, &constant(8)).unwrap();
+    drop(ends);
+    scope.write_at(&mut place, 50, &[0x90; 50]).unwrap();
+    drop(scope);
+    let executor = thread.publish(place).unwrap();
+    assert_eq!(call(&thread, &executor), 8);
+    drop(executor);
+    thread.collect();
+    arena.verify().unwrap();
+    assert_eq!(arena.stats().committed_bytes, 0, "all pages came back");
+}
+
+#[test]
+fn pages_whose_window_could_not_be_closed_stay_their_threads() {
+    let machine = Faulty::new(native());
+    let arena = flipping(&machine);
+    let mut thread = arena.attach().unwrap();
+    // A claim of some system pages, all of which the window covers.
+    drop(thread.reserve(CodeLayout::new(9000)).unwrap());
+    let mut place = thread.reserve(CodeLayout::new(100)).unwrap();
+    let mut scope = thread.write();
+    scope.write_at(&mut place, 0, &constant(7)).unwrap();
+    machine.fail(Kind::Protect, 0, usize::MAX, libc::ENOMEM);
+    drop(scope);
+    let error = thread.publish(place).unwrap_err();
+    assert_eq!(os_error(&error).map(|os| os.errno), Some(libc::ENOMEM), "{error:?}");
+    drop(error);
+    machine.heal();
+    thread.collect();
+    writes_while_ends(&arena, thread);
+}
+
+#[test]
+fn pages_that_could_not_be_sealed_after_a_fill_are_nobodys_yet() {
+    let machine = Faulty::new(native());
+    let arena = flipping(&machine);
+    let mut thread = arena.attach().unwrap();
+    drop(thread.install(&[0x90; 4000], &[]).unwrap());
+    machine.fail(Kind::Protect, 1, 1, libc::ENOMEM);
+    thread.collect();
+    assert_eq!(arena.stats().refusals, 1);
+    writes_while_ends(&arena, thread);
+}

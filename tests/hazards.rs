@@ -252,10 +252,14 @@ fn h3_jumping_out_of_a_handler_inside_a_scope_leaves_it_closed_not_open() {
         assert_eq!(call(&thread, &executor), 6);
         let another = install(&mut thread, 7);
         assert_eq!(call(&thread, &another), 7);
+        println!("\nwent on: yes");
         write(writable);
     };
     let test = "h3_jumping_out_of_a_handler_inside_a_scope_leaves_it_closed_not_open";
-    child::each_of(&KEYED, test, body, |_, ended| ended.expect_fault(SEGV_PKUERR));
+    child::each_of(&KEYED, test, body, |_, ended| {
+        assert_eq!(ended.said("went on"), Some("yes"));
+        ended.expect_fault(SEGV_PKUERR);
+    });
 }
 
 // 4. Threads older than the key.

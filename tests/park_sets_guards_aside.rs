@@ -83,3 +83,44 @@ fn a_guard_that_stopped_running_inside_a_park_protects_again() {
         assert_eq!(first(), 1);
     });
 }
+
+#[test]
+fn a_guard_protects_again_when_what_it_ran_was_forgotten() {
+    each_strategy(|arena| {
+        let thread = arena.attach().unwrap();
+        let (one, two) = (slot_with(&arena, 1), slot_with(&arena, 2));
+        let (mut first, mut second) = (thread.pin(), thread.pin());
+        std::mem::forget(first.enter(&one));
+        let loaded = two.load(&first).unwrap();
+        // Neither lets go of what the first guard protects again.
+        second.safepoint();
+        second.park(|| retire(&arena, [two.invalidate(), None]));
+        assert_eq!(arena.stats().retired_executors, 1);
+        // SAFETY: such a function, loaded under a guard that lives.
+        let function: extern "C" fn() -> u32 = unsafe { loaded.cast() };
+        assert_eq!(function(), 2);
+        drop((first, second));
+        retire(&arena, [None, None]);
+        assert_eq!(arena.stats().retired_executors, 0);
+    });
+}
+
+#[test]
+fn a_guard_that_forgot_what_it_ran_may_end_inside_a_park() {
+    each_strategy(|arena| {
+        let thread = arena.attach().unwrap();
+        let (one, two) = (slot_with(&arena, 1), slot_with(&arena, 2));
+        let (mut first, mut second) = (thread.pin(), thread.pin());
+        std::mem::forget(first.enter(&one));
+        second.park(move || drop(first));
+        drop(second);
+        // The pins of a thread are counted as before.
+        let guard = thread.pin();
+        let loaded = two.load(&guard).unwrap();
+        retire(&arena, [two.invalidate(), None]);
+        assert_eq!(arena.stats().retired_executors, 1);
+        // SAFETY: such a function, loaded under a guard that lives.
+        let function: extern "C" fn() -> u32 = unsafe { loaded.cast() };
+        assert_eq!(function(), 2);
+    });
+}

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{constant, each_strategy};
+use common::{KIB, constant, each_strategy, each_strategy_with};
 use jit_arena::CodeLayout;
 
 #[test]
@@ -59,4 +59,45 @@ fn what_shrinking_leaves_is_not_reused_under_its_window() {
         arena.verify().unwrap();
         assert_eq!(arena.stats().committed_bytes, 0, "what was withheld came back");
     });
+}
+
+#[test]
+fn a_claim_is_not_given_up_under_its_window() {
+    each_strategy_with(
+        |builder| builder.reserve(64 * KIB).code_page(64 * KIB),
+        |arena| {
+            let (mut two, mut one) = (arena.attach().unwrap(), arena.attach().unwrap());
+            let mut outer = one.write();
+            // A claim of some system pages, all of which the window covers.
+            drop(outer.reserve(CodeLayout::new(9000)).unwrap());
+            let mut kept = outer.reserve(CodeLayout::new(100)).unwrap();
+            outer.write_at(&mut kept, 0, &constant(7)).unwrap();
+            let mut rest = Vec::new();
+            while let Ok(executor) = two.install(&[0x90; 4000], &[]) {
+                rest.push(executor);
+            }
+            // Looks for room everywhere, in what the first handle has as well.
+            let _ = arena.call_target(rest[0].addr(), far_away(rest[0].addr()));
+            let mut taken = two.reserve(CodeLayout::new(4000)).ok();
+            let mut scope = two.write();
+            if let Some(reservation) = &mut taken {
+                scope.write_at(reservation, 0, &constant(8)).unwrap();
+            }
+            outer.write_at(&mut kept, 50, &[0x90; 50]).unwrap();
+            drop(outer);
+            if let Some(reservation) = &mut taken {
+                scope.write_at(reservation, 50, &[0x90; 50]).unwrap();
+            }
+            drop(scope);
+            let seven = one.publish(kept).unwrap();
+            assert_eq!(common::call(&one, &seven), 7);
+            drop((taken, rest, seven));
+            arena.verify().unwrap();
+        },
+    );
+}
+
+/// An address that no branch from `addr` reaches.
+fn far_away(addr: usize) -> usize {
+    addr ^ (1 << 40)
 }

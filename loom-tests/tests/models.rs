@@ -99,7 +99,12 @@ models! {
     birth_inside_a_scope_map_jit
     scopes_on_one_page_single_pkey
     scopes_on_one_page_open
+    scopes_of_two_handles
+    forgotten_scope
+    forgotten_scope_mprotect
+    forgotten_scope_map_jit
     abandon_inside_a_scope_mprotect
+    claims_in_large_units
     trampolines_counted
     trampoline_islands_grow
     trampoline_islands_grow_transient

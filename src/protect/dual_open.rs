@@ -37,7 +37,7 @@ impl Protection for DualOpen {
         GRANULE
     }
 
-    fn attach(&self, _platform: &dyn Platform) {}
+    fn close_rights(&self, _platform: &dyn Platform) {}
 
     fn open(&self, _platform: &dyn Platform) -> Rights {
         Rights(KeyAccess::Open)

@@ -45,8 +45,7 @@ impl Protection for DualPkey {
         GRANULE
     }
 
-    fn attach(&self, platform: &dyn Platform) {
-        // A thread born inside another's scope has that scope's rights.
+    fn close_rights(&self, platform: &dyn Platform) {
         platform.set_key_access(self.key, KeyAccess::Closed);
     }
 

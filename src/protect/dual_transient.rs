@@ -112,7 +112,7 @@ impl Protection for DualTransient {
         GRANULE
     }
 
-    fn attach(&self, _platform: &dyn Platform) {}
+    fn close_rights(&self, _platform: &dyn Platform) {}
 
     fn open(&self, _platform: &dyn Platform) -> Rights {
         Rights(KeyAccess::Open)

@@ -68,8 +68,12 @@ impl Protection for MapJit {
         GRANULE
     }
 
-    fn attach(&self, platform: &dyn Platform) {
+    fn close_rights(&self, platform: &dyn Platform) {
         toggle(platform, false);
+    }
+
+    fn shares_rights(&self) -> bool {
+        true
     }
 
     fn open(&self, platform: &dyn Platform) -> Rights {

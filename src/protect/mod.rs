@@ -162,9 +162,14 @@ pub(crate) trait Protection: fmt::Debug + Send + Sync {
     /// out again in whole units.
     fn write_unit(&self) -> usize;
 
-    /// Gives a newly attached thread the rights of a thread outside any write
-    /// scope, whatever it inherited at birth.
-    fn attach(&self, platform: &dyn Platform);
+    /// Gives the calling thread the rights of one that is in no write scope,
+    /// whatever it has.
+    fn close_rights(&self, platform: &dyn Platform);
+
+    /// Whether a thread's rights are the same for all regions.
+    fn shares_rights(&self) -> bool {
+        false
+    }
 
     /// Opens the calling thread's rights; returns those it had.
     fn open(&self, platform: &dyn Platform) -> Rights;

@@ -51,7 +51,7 @@ impl Protection for Mprotect {
         self.system_page
     }
 
-    fn attach(&self, _platform: &dyn Platform) {}
+    fn close_rights(&self, _platform: &dyn Platform) {}
 
     fn open(&self, _platform: &dyn Platform) -> Rights {
         Rights(KeyAccess::Open)

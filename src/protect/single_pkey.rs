@@ -73,7 +73,7 @@ impl Protection for SinglePkey {
         GRANULE
     }
 
-    fn attach(&self, platform: &dyn Platform) {
+    fn close_rights(&self, platform: &dyn Platform) {
         platform.set_key_access(self.key, KeyAccess::ReadOnly);
     }
 

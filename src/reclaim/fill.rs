@@ -68,7 +68,8 @@ fn group_len(shared: &Shared, runs: &[Run]) -> usize {
         .count()
 }
 
-/// Fills runs that share a window; nothing, if the system refuses that.
+/// Fills runs that share a window; an error if the system refuses to open it, or to
+/// close one that is the runs' own pages.
 fn fill_group(thread: &ThreadState, group: &[Run]) -> OsResult<()> {
     let shared = thread.shared();
     let (protection, platform) = (shared.region.protection(), shared.region.platform());
@@ -87,9 +88,14 @@ fn fill_group(thread: &ThreadState, group: &[Run]) -> OsResult<()> {
         unsafe { platform.clean_data_cache(to, span.len) };
     }
     // SAFETY: opened above, and not used again.
-    if unsafe { protection.close_window(platform, &window) }.is_err() {
-        stats::add(&thread.tallies().refusals, 1);
-        thread.unsealed.borrow_mut().push(window);
+    match unsafe { protection.close_window(platform, &window) } {
+        // The pages are the window: who closed it later would flip what is
+        // somebody else's by then, [W3]. Whoever is given them opens it anew.
+        Err(error) if shared.units.are_coarse() => Err(error),
+        Err(_) => {
+            thread.keep_unsealed(window);
+            Ok(())
+        }
+        Ok(()) => Ok(()),
     }
-    Ok(())
 }

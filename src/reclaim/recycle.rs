@@ -195,7 +195,10 @@ pub(crate) fn collect(thread: &ThreadState) {
 pub(crate) fn reclaim(thread: &ThreadState) -> bool {
     let shared = thread.shared();
     shared.gate.wait_a_little();
-    thread.put_claim_aside();
+    if !shared.units.are_coarse() || thread.window.get().is_none() {
+        // The end of a scope would flip what is somebody else's by then, [W3].
+        thread.put_claim_aside();
+    }
     thread.defer_gathered();
     let mut any = thread.holes.borrow().count() > 0
         || thread.unsynced.borrow().bytes() > 0

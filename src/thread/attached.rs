@@ -71,6 +71,24 @@ pub(crate) fn for_each_attached(shared: NonNull<Shared>, mut f: impl FnMut(&Thre
     }
 }
 
+/// Whether the calling thread is in a write scope of another handle than `own`, one
+/// of those that `counts` is true of.
+#[inline]
+pub(crate) fn is_in_another_scope(
+    own: &ThreadState,
+    counts: impl Fn(&ThreadState) -> bool,
+) -> bool {
+    let mut at = ATTACHED.try_with(Cell::get).unwrap_or(ptr::null());
+    // SAFETY: as in `with_attached`.
+    while let Some(state) = unsafe { at.as_ref() } {
+        if state.open_scopes.get() > 0 && !ptr::eq(state, own) && counts(state) {
+            return true;
+        }
+        at = state.next.get();
+    }
+    false
+}
+
 /// As [`with_attached`], with the state of handle `id` if that is one of them.
 pub(crate) fn with_handle<R>(
     shared: NonNull<Shared>,

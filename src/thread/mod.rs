@@ -28,7 +28,10 @@ pub(crate) mod holes;
 mod pins;
 mod state;
 
-pub(crate) use attached::{for_each_attached, with_attached, with_handle, with_kept_handle};
+pub(crate) use attached::{
+    for_each_attached, is_in_another_scope, with_attached, with_handle, with_kept_handle,
+};
+pub(crate) use pins::Mark;
 pub(crate) use state::ThreadState;
 
 /// The calling thread's handle on an arena.
@@ -46,13 +49,14 @@ pub struct ThreadHandle {
 
 impl ThreadHandle {
     pub(crate) fn attach(shared: &ArenaRef) -> Result<Self, AttachError> {
-        let arena = shared.get();
-        if !mutant("inherited-rights-kept") {
-            arena.region.protection().attach(arena.region.platform());
-        }
         let handle = Self { state: NonNull::from(Box::leak(Box::new(ThreadState::new(shared)))) };
-        attached::link(handle.state());
-        handle.state().show_in_record(true);
+        let state = handle.state();
+        attached::link(state);
+        if !mutant("inherited-rights-kept") {
+            // A thread born inside another's scope has that scope's rights.
+            state.close_rights();
+        }
+        state.show_in_record(true);
         Ok(handle)
     }
 
@@ -73,14 +77,16 @@ impl ThreadHandle {
     /// system that has no memory to back it. Nothing has changed then.
     #[inline]
     pub fn reserve(&mut self, layout: CodeLayout) -> Result<Reservation, ReserveError> {
+        self.state().end_forgotten_scopes();
         self.state().reserve(layout)
     }
 
     /// Opens a write scope: from here to its end this thread, and no other,
     /// may write what it reserved. Wait-free.
     ///
-    /// Code cannot be run inside it, because pinning needs the handle that the
-    /// scope borrows:
+    /// Code cannot be run inside it through the same handle, because pinning
+    /// needs what the scope borrows. A thread that has another handle on the arena
+    /// can; its rights end with the last scope that is open on any of them.
     ///
     /// ```compile_fail
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -109,6 +115,7 @@ impl ThreadHandle {
     /// to another arena, or if the system refused to seal it.
     #[expect(clippy::result_large_err, reason = "hands back what it was given")]
     pub fn publish(&mut self, reservation: Reservation) -> Result<Executor, PublishError> {
+        self.state().end_forgotten_scopes();
         match self.state().publish(&reservation) {
             Ok(()) => Ok(reservation.into_executor()),
             Err(kind) => Err(PublishError { kind, reservation }),
@@ -152,6 +159,7 @@ impl ThreadHandle {
     pub fn install(&mut self, code: &[u8], data: &[u8]) -> Result<Executor, InstallError> {
         let layout = CodeLayout::new(code.len()).data(data.len(), 1);
         let state = self.state();
+        state.end_forgotten_scopes();
         let mut reservation = state.reserve(layout)?;
         let mut scope = WriteScope::open(state);
         scope.write_at(&mut reservation, 0, code)?;
@@ -191,6 +199,7 @@ impl ThreadHandle {
     /// other threads have retired but not handed over yet. Lock-free; makes
     /// system calls.
     pub fn collect(&mut self) {
+        self.state().end_forgotten_scopes();
         recycle::collect(self.state());
     }
 }
@@ -199,6 +208,7 @@ impl Drop for ThreadHandle {
     fn drop(&mut self) {
         let state = self.state();
         state.end_forgotten_scopes();
+        state.give_up_unsealed();
         state.show_in_record(false);
         attached::unlink(state);
         recycle::hand_over(state);
@@ -209,8 +219,6 @@ impl Drop for ThreadHandle {
             // Nobody is there who could have what is in the depot.
             recycle::give_up(state);
         }
-        // What the system still refuses to close stays counted in the stats.
-        let _ = state.close_unsealed(state.shared().region.span());
         state.shared().threads.give_back(state.record());
         // SAFETY: a box of `attach`; nothing points to it any more: it is off
         // the thread's list, and guards and scopes borrow this handle.

@@ -71,14 +71,21 @@ impl ThreadState {
     }
 
     /// The mark of a guard made now.
-    pub(crate) fn mark(&self) -> u64 {
-        self.parks.get()
+    #[inline]
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { parks: Cell::new(self.parks.get()), holds: Cell::new(false) }
     }
 
     /// Whether a park under way has set a guard with this mark aside: it was
     /// made before the park began, so the epoch does not know of it.
-    fn is_aside(&self, mark: u64) -> bool {
-        mark < self.parked.get()
+    fn is_aside(&self, mark: &Mark) -> bool {
+        mark.parks.get() < self.parked.get()
+    }
+
+    /// A guard holds just what it runs.
+    pub(crate) fn begin_hold(&self, mark: &Mark) {
+        mark.holds.set(true);
+        self.holding.set(self.holding.get() + 1);
     }
 
     /// Leaves the epoch in the middle of guards that hold what they run, and
@@ -109,21 +116,36 @@ impl ThreadState {
 
     /// A guard no longer holds what it ran. If it was set aside it can be
     /// loaded under again from here on, so it joins the epoch.
-    pub(crate) fn end_hold(&self, mark: &Cell<u64>) {
-        if !self.is_aside(mark.get()) {
+    pub(crate) fn end_hold(&self, mark: &Mark) {
+        mark.holds.set(false);
+        if !self.is_aside(mark) {
             self.holding.set(self.holding.get() - 1);
             return;
         }
         // The innermost park that began after the guard was made, and the
         // level it began in knew the guard.
         let mut aside = self.aside.borrow_mut();
-        if let Some(level) = aside.iter_mut().rfind(|level| level.parked <= mark.get()) {
+        if let Some(level) = aside.iter_mut().rfind(|level| level.parked <= mark.parks.get()) {
             level.pins -= 1;
             level.holding -= 1;
         }
         drop(aside);
-        mark.set(self.mark());
+        mark.parks.set(self.parks.get());
         self.enter();
+    }
+
+    /// Ends the hold of a guard that is used again although what it ran was never
+    /// left: whoever holds it was forgotten.
+    #[inline]
+    pub(crate) fn end_forgotten_hold(&self, mark: &Mark) {
+        if mark.holds.get() {
+            self.end_hold_in_vain(mark);
+        }
+    }
+
+    #[cold]
+    fn end_hold_in_vain(&self, mark: &Mark) {
+        self.end_hold(mark);
     }
 
     /// Lets the epoch move past the outermost pin.
@@ -134,6 +156,15 @@ impl ThreadState {
             unsafe { &mut *self.pin.get().cast::<Pin>() }.repin();
         }
     }
+}
+
+/// What tells a guard from others of its thread.
+#[derive(Debug)]
+pub(crate) struct Mark {
+    /// Parks begun when it joined the epoch.
+    parks: Cell<u64>,
+    /// Whether it counts as holding just what it runs.
+    holds: Cell<bool>,
 }
 
 /// The guards that a park set aside. Each holds what it runs, but for the one

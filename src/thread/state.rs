@@ -74,7 +74,7 @@ pub(crate) struct ThreadState {
     pub(crate) share: Cell<usize>,
     /// An empty batch for after that.
     spare: Cell<Option<Box<Batch>>>,
-    /// Given up inside the write scopes open now, whose windows may cover it;
+    /// Given up while a window that is open, or could not be closed, may cover it;
     /// see [`abandon`](Self::abandon).
     pub(crate) withheld: RefCell<Vec<Span>>,
     /// Windows the system refused to close.
@@ -183,6 +183,7 @@ impl ThreadState {
         }
         if !self.unsealed.borrow().is_empty() {
             self.close_unsealed(reservation.span()).map_err(PublishErrorKind::Os)?;
+            self.abandon_withheld();
         }
         let shared = self.shared();
         let code = Span::new(reservation.entry(), reservation.len());
@@ -372,12 +373,12 @@ impl ThreadState {
 
     /// Tries again to close windows that overlap `span`.
     #[cold]
-    pub(super) fn close_unsealed(&self, span: Span) -> Result<(), OsError> {
+    fn close_unsealed(&self, span: Span) -> Result<(), OsError> {
         let mut unsealed = self.unsealed.borrow_mut();
         let region = &self.shared().region;
         let mut result = Ok(());
         unsealed.retain(|window| {
-            if window.span.end() <= span.start || span.end() <= window.span.start {
+            if !window.span.overlaps(span) {
                 return true;
             }
             // SAFETY: the window was never closed, and is dropped once it is.
@@ -388,6 +389,24 @@ impl ThreadState {
             closed.is_err()
         });
         result
+    }
+
+    /// Tries a last time to close windows; what the system still refuses stays
+    /// counted in the stats, and what was withheld on their account is given back:
+    /// nobody tries again.
+    pub(super) fn give_up_unsealed(&self) {
+        if !self.unsealed.borrow().is_empty() {
+            let _ = self.close_unsealed(self.shared().region.span());
+            self.unsealed.borrow_mut().clear();
+        }
+        self.abandon_withheld();
+    }
+
+    /// Whether a window that could not be closed is going to flip pages of `span`
+    /// once it can, `[W3]`.
+    pub(crate) fn is_under_unsealed(&self, span: Span) -> bool {
+        self.shared().units.are_coarse()
+            && self.unsealed.borrow().iter().any(|window| window.span.overlaps(span))
     }
 }
 

@@ -30,7 +30,6 @@ use crate::error::AttachError;
 use crate::page::bitmap::Run;
 use crate::platform::{OsError, OsResult};
 use crate::pressure::CommitError;
-use crate::stats;
 use crate::sync::mutant;
 use crate::thread::{self, ThreadHandle, ThreadState};
 use crate::units::{GRANULE, Span};
@@ -341,8 +340,7 @@ fn write(thread: &ThreadState, span: Span, targets: &[usize]) -> OsResult<()> {
         // SAFETY: opened above; if it is not closed, it is kept to try again.
         let closed = unsafe { protection.close_window(platform, &window) };
         if closed.is_err() {
-            stats::add(&thread.tallies().refusals, 1);
-            thread.unsealed.borrow_mut().push(window);
+            thread.keep_unsealed(window);
         }
         closed
     });

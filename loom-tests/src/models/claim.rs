@@ -90,7 +90,28 @@ pub(super) const MODELS: &[M] = &[
         epoch: None,
         body: commits_within_a_budget,
     },
+    M {
+        name: "claims_in_large_units",
+        checks: &["B1", "W3"],
+        eager: Some(Bounds { preemptions: 1, least: 100 }),
+        epoch: None,
+        body: claims_in_large_units,
+    },
 ];
+
+/// Two threads claim on a page of two write units, each four words of the bitmap:
+/// what one has taken of a unit already is no hole that begins inside it.
+fn claims_in_large_units() {
+    let options = Options { system_page: 16 * 1024, ..Options::default() };
+    let setup = Setup::on(Strategy::Mprotect, 32 * 1024, 1, options, |builder| builder);
+    let other = setup.spawn(|setup| install(&mut setup.attach(), 2));
+    let mine = install(&mut setup.attach(), 1);
+    let theirs = other.join().unwrap();
+    setup.verify();
+    let thread = setup.attach();
+    let _guard = thread.pin();
+    assert_eq!((setup.run(mine.addr()), setup.run(theirs.addr())), (1, 2));
+}
 
 /// Reserves and writes, which loom reports as a race if anybody else owns the
 /// granules, and gives all back.

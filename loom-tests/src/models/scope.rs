@@ -70,6 +70,38 @@ pub(super) const MODELS: &[M] = &[
         body: || scopes_on_one_page(Strategy::DualOpen),
     },
     M {
+        name: "scopes_of_two_handles",
+        checks: &["W1", "W2"],
+        eager: Some(Bounds { preemptions: 7, least: 1 }),
+        epoch: None,
+        body: || {
+            for strategy in Strategy::ALL {
+                scopes_of_two_handles(strategy);
+            }
+        },
+    },
+    M {
+        name: "forgotten_scope",
+        checks: &["W1", "W2"],
+        eager: Some(Bounds { preemptions: 7, least: 1 }),
+        epoch: None,
+        body: || forgotten_scope(Strategy::DualPkey),
+    },
+    M {
+        name: "forgotten_scope_mprotect",
+        checks: &["W1", "W2"],
+        eager: Some(Bounds { preemptions: 7, least: 1 }),
+        epoch: None,
+        body: || forgotten_scope(Strategy::Mprotect),
+    },
+    M {
+        name: "forgotten_scope_map_jit",
+        checks: &["W1", "W2"],
+        eager: Some(Bounds { preemptions: 7, least: 1 }),
+        epoch: None,
+        body: || forgotten_scope(Strategy::MapJit),
+    },
+    M {
         name: "abandon_inside_a_scope_mprotect",
         checks: &["W1", "W3", "B1"],
         eager: Some(Bounds { preemptions: 1, least: 16000 }),
@@ -142,6 +174,55 @@ fn birth_inside_a_scope(strategy: Strategy) {
     }
     setup.verify();
     drop((executor, second));
+}
+
+/// The scopes of two handles of one thread end in the order in which they began, with
+/// another handle made in between: rights end with the last of them.
+fn scopes_of_two_handles(strategy: Strategy) {
+    // Room for a system page of each.
+    let setup = Setup::with(strategy, 2 * 4096, 1);
+    let (mut one, mut two) = (setup.attach(), setup.attach());
+    let mut first = one.reserve(CodeLayout::new(40)).unwrap();
+    let mut second = two.reserve(CodeLayout::new(40)).unwrap();
+    let mut outer = one.write();
+    outer.write_at(&mut first, 0, &1_u64.to_le_bytes()).unwrap();
+    let mut inner = two.write();
+    inner.write_at(&mut second, 0, &2_u64.to_le_bytes()).unwrap();
+    drop(outer);
+    inner.write_at(&mut second, 8, &0_u64.to_le_bytes()).unwrap();
+    drop(setup.attach());
+    inner.write_at(&mut second, 16, &0_u64.to_le_bytes()).unwrap();
+    drop(inner);
+    assert!(!setup.machine.rights().may_write(), "[W2] a scope left its rights open");
+    let executors = (one.publish(first).unwrap(), two.publish(second).unwrap());
+    {
+        let _guard = one.pin();
+        assert_eq!(setup.machine.fetch(executors.0.addr()), 1);
+        assert_eq!(setup.machine.fetch(executors.1.addr()), 2);
+    }
+    drop((one, two));
+    setup.verify();
+}
+
+/// A thread forgets its scope and publishes; another runs the code.
+fn forgotten_scope(strategy: Strategy) {
+    let setup = Setup::with(strategy, 2 * 4096, 1);
+    let mut thread = setup.attach();
+    let mut reservation = thread.reserve(CodeLayout::new(40)).unwrap();
+    let mut scope = thread.write();
+    scope.write_at(&mut reservation, 0, &1_u64.to_le_bytes()).unwrap();
+    std::mem::forget(scope);
+    let executor = thread.publish(reservation).unwrap();
+    let addr = executor.addr();
+    let other = setup.spawn(move |setup| {
+        assert!(!setup.machine.rights().may_write(), "[W2] it inherited a forgotten scope's");
+        let thread = setup.attach();
+        let _guard = thread.pin();
+        assert_eq!(setup.machine.fetch(addr), 1);
+    });
+    other.join().unwrap();
+    drop((executor, thread));
+    setup.verify();
 }
 
 /// A thread gives up, inside its scope, what it has a window on, while another

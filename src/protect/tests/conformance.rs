@@ -127,7 +127,7 @@ fn neighbours_run_while_a_granule_is_written() {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                protection.attach(region.platform());
+                protection.close_rights(region.platform());
                 while !stop.load(Ordering::Relaxed) {
                     assert_eq!(call(neighbour), 11);
                 }
@@ -135,7 +135,7 @@ fn neighbours_run_while_a_granule_is_written() {
             let writers: Vec<_> = (1..3_u16)
                 .map(|writer| {
                     scope.spawn(move || {
-                        protection.attach(region.platform());
+                        protection.close_rights(region.platform());
                         for round in 0..200_u16 {
                             let offset = GRANULE * usize::from(writer + 2 * (round % 20));
                             let value = writer * 1000 + round;

@@ -124,7 +124,7 @@ fn w2_a_thread_born_inside_a_scope_loses_its_rights_when_it_attaches() {
             std::thread::scope(|scope| {
                 scope.spawn(|| {
                     assert_eq!(rights(&region), KeyAccess::Open, "threads inherit");
-                    protection.attach(platform);
+                    protection.close_rights(platform);
                     assert_eq!(rights(&region), outside(strategy));
                 });
             });
@@ -144,7 +144,7 @@ fn threads_older_than_the_key_run_and_read_code() {
                 assert_eq!(load(&region, entry).to_ne_bytes()[..4], returning(5)[..4]);
                 assert_eq!(rights(&region), KeyAccess::Closed, "as before the load");
                 // Attached, it writes like any other.
-                region.protection().attach(region.platform());
+                region.protection().close_rights(region.platform());
                 assert_eq!(call(write(&region, GRANULE, &returning(6))), 6);
             }
         });

@@ -62,7 +62,7 @@ fn rung(strategy: Strategy, memory: MemoryKind) -> OsResult<Region> {
         aside: Place::Anywhere,
     };
     let region = Region::attempt(&platform, strategy, memory, &wanted)?;
-    region.protection().attach(&*platform);
+    region.protection().close_rights(&*platform);
     Ok(region)
 }
 
