@@ -294,7 +294,7 @@ fn a_region_beyond_48_bits_is_a_typed_error() {
     }
 }
 
-/// An arena of a few system pages that flip, on a machine that fails.
+/// An arena of a few system pages that flip, `[W3]`, on a machine that fails.
 fn flipping(machine: &Arc<Faulty>) -> Arena {
     let builder = Arena::builder().reserve(64 * KIB).code_page(64 * KIB);
     builder.strategy(Strategy::Mprotect).build_on(Arc::clone(machine) as _).unwrap()

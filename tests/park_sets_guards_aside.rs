@@ -84,6 +84,7 @@ fn a_guard_that_stopped_running_inside_a_park_protects_again() {
     });
 }
 
+/// `[E2]` where what a guard ran was forgotten, which is safe to do.
 #[test]
 fn a_guard_protects_again_when_what_it_ran_was_forgotten() {
     each_strategy(|arena| {

@@ -1,5 +1,6 @@
 //! Where writing flips system pages, what is given up inside a write scope
-//! stays out of everybody's hands until the scope's windows have closed.
+//! stays out of everybody's hands until the scope's windows have closed, `[W3]`.
+//! Scopes of two handles of a thread end in any order, `[W2]`.
 
 mod common;
 
