@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::io;
-use std::process::ExitCode;
+use std::process::{ExitCode, ExitStatus};
 
 use jit_arena::{BuildError, TrampolineError, VerifyError};
 
@@ -103,6 +103,16 @@ pub enum Check {
         got: String,
         /// What should have.
         expected: String,
+    },
+    /// The `python3` that is asked does not run a program to its end.
+    #[error("python3 is there but failed to run program {program}, {status}: {said}")]
+    Python {
+        /// The program's name.
+        program: &'static str,
+        /// How it ended.
+        status: ExitStatus,
+        /// What it said to its standard error.
+        said: String,
     },
     /// A thread was interrupted in machine code that the arena does not know.
     #[error("no executor and no trampoline at {at:#x}, where a thread was interrupted")]
