@@ -70,7 +70,8 @@
 // No room is left in the arena, or in its budget. Free code.
 #define JITA_ERROR_EXHAUSTED -11
 
-// The operating system refused something.
+// The operating system refused something, or the environment asks for what there
+// is not.
 #define JITA_ERROR_OS -12
 
 // The thread is not attached, and the arena was created with
@@ -283,8 +284,9 @@ void jita_set_log(jita_log_fn log, void *context);
 
 // Whether misuse (an error that only a bug of the caller's can cause, such as a
 // double free) writes its message to standard error and aborts the process in
-// place of returning; 0 for no, which is how it begins. Any thread; for all
-// arenas of the process.
+// place of returning; 0 for no, which is how it begins. What the system, the
+// environment or a bug of the library's is to blame for is returned all the same.
+// Any thread; for all arenas of the process.
 void jita_abort_on_misuse(int aborts);
 
 // The version of the library, such as "0.1.0". Never null; valid for ever. Any
@@ -295,7 +297,8 @@ const char *jita_version(void);
 // calls. There can be 256 at a time.
 //
 // Errors: JITA_ERROR_INVALID or JITA_ERROR_VERSION for the options; JITA_ERROR_OS if
-// no protection strategy works here, with each refusal in the message.
+// no protection strategy works here, with each refusal in the message, or the
+// environment variable JIT_ARENA_STRATEGY names none that there is.
 //
 // Pointers:
 //
