@@ -13,8 +13,9 @@
 //   code belong to the arena. Nothing that is returned is to be given to free().
 // - Panics do not cross into C. Functions that C passes must not throw or jump out.
 //   When the process is out of heap memory it aborts with a message.
-// - After fork() parent and child both go on, each with code memory of its own. The
-//   child has the thread that forked, with all that it has open, and no other.
+// - After fork() parent and child both go on, each with code memory of its own, but
+//   for arenas with JITA_NO_FORKS or JITA_SEALED. The child has the thread that
+//   forked, with all that it has open, and no other.
 // - In signal handlers only jita_lookup, jita_contains and jita_error_name may be
 //   called.
 // - The shared library stays loaded once it is loaded.
@@ -116,6 +117,19 @@
 // of it lie, and in which order it is used; within reach of near_address, if given.
 #define JITA_RANDOM_PLACEMENT 8
 
+// Flag of jita_options: forked children have no code memory, and fork() takes no
+// time to copy it. For programs whose children do nothing but exec() or _exit(): a
+// child that runs, frees or writes code faults.
+#define JITA_NO_FORKS 16
+
+// Flag of jita_options: seal the code memory, so that nobody in the process can
+// unmap, move or replace it or change its rights until the process ends. Its address
+// space stays taken after jita_destroy, and forked children have no code memory, as
+// with JITA_NO_FORKS. Needs mseal(), of Linux 6.10; jita_create returns
+// JITA_ERROR_OS where there is none, and with the strategy mprotect, which changes
+// rights.
+#define JITA_SEALED 32
+
 // An arena. A handle is never followed: any value is safe to pass, and a wrong
 // one is an error.
 typedef struct jita_arena jita_arena;
@@ -157,8 +171,8 @@ typedef struct jita_options {
   // Name of the memory in the process's maps, UTF-8. Default: null,
   // "jit-arena".
   const char *name;
-  // JITA_EXPLICIT_ATTACH, JITA_HUGE_PAGES, JITA_ANONYMOUS, JITA_RANDOM_PLACEMENT, or
-  // 0.
+  // JITA_EXPLICIT_ATTACH, JITA_HUGE_PAGES, JITA_ANONYMOUS, JITA_RANDOM_PLACEMENT,
+  // JITA_NO_FORKS and JITA_SEALED, or 0.
   uint32_t flags;
   // 0.
   uint32_t reserved;
@@ -298,7 +312,8 @@ const char *jita_version(void);
 //
 // Errors: JITA_ERROR_INVALID or JITA_ERROR_VERSION for the options; JITA_ERROR_OS if
 // no protection strategy works here, with each refusal in the message, or the
-// environment variable JIT_ARENA_STRATEGY names none that there is.
+// environment variable JIT_ARENA_STRATEGY names none that there is, or JITA_SEALED
+// cannot be had.
 //
 // Pointers:
 //

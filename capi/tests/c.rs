@@ -54,6 +54,11 @@ fn misuse() {
 }
 
 #[test]
+fn flags() {
+    run_both("flags");
+}
+
+#[test]
 fn threads() {
     run_both("threads");
 }
