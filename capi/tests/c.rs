@@ -96,32 +96,80 @@ fn the_shared_library_stays_under_its_threads() {
     run(Command::new(program).arg(library("libjita.so")));
 }
 
-/// As a packager would install it, found by the pkg-config file.
-#[test]
-fn the_pkg_config_file_leads_to_both_libraries() {
-    let prefix = Path::new(OUT).join("prefix");
-    for part in ["include", "lib/pkgconfig"] {
-        fs::create_dir_all(prefix.join(part)).unwrap();
+/// Installs what cargo has built beside the test.
+fn install(variables: &[(&str, &Path)]) {
+    let mut command = Command::new(Path::new(ROOT).join("install"));
+    for name in ["PREFIX", "LIBDIR", "DESTDIR"] {
+        command.env_remove(name);
     }
-    fs::copy(Path::new(ROOT).join("include/jita.h"), prefix.join("include/jita.h")).unwrap();
-    fs::copy(library("libjita.a"), prefix.join("lib/libjita.a")).unwrap();
-    for name in ["lib/libjita.so", "lib/libjita.so.0"] {
-        fs::copy(library("libjita.so"), prefix.join(name)).unwrap();
-    }
-    let file = fs::read_to_string(Path::new(ROOT).join("jita.pc")).unwrap();
-    let version = format!("Version: {}\n", env!("CARGO_PKG_VERSION"));
-    assert!(file.contains(&version) && !private_libraries().is_empty());
-    let file = file.replace("prefix=/usr/local", &format!("prefix={}", prefix.display()));
-    fs::write(prefix.join("lib/pkgconfig/jita.pc"), file).unwrap();
+    command.envs(variables.iter().copied());
+    run(command.arg(library("libjita.so").parent().unwrap()));
+}
+
+/// What pkg-config says of the library that is installed here; `None` without it.
+fn flags_of(prefix: &Path, arguments: &[&str]) -> Option<Vec<String>> {
     if !has("pkg-config") {
-        return;
+        return None;
     }
     let mut command = Command::new("pkg-config");
     command.env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"));
-    let flags = run(command.args(["--cflags", "--libs", "jita"]));
-    let flags: Vec<String> = flags.split_whitespace().map(str::to_owned).collect();
+    let flags = run(command.args(arguments).args(["--cflags", "--libs", "jita"]));
+    Some(flags.split_whitespace().map(str::to_owned).collect())
+}
+
+#[test]
+fn what_is_installed_is_found_and_starts() {
+    let prefix = Path::new(OUT).join("prefix");
+    install(&[("PREFIX", &prefix)]);
+    let lib = prefix.join("lib");
+    // Programs ask for this name; cargo makes the other one only.
+    assert_eq!(fs::read_link(lib.join("libjita.so")).unwrap(), Path::new("libjita.so.0"));
+    let Some(flags) = flags_of(&prefix, &[]) else { return };
     let program = compile("shared", C, &["tests/c/basics.c"], &flags);
-    run(Command::new(program).env("LD_LIBRARY_PATH", prefix.join("lib")));
+    run(Command::new(program).env("LD_LIBRARY_PATH", &lib));
+    let mut flags = flags_of(&prefix, &["--static"]).unwrap();
+    for flag in &mut flags {
+        if flag == "-ljita" {
+            "-l:libjita.a".clone_into(flag);
+        }
+    }
+    let program = compile("static", C, &["tests/c/basics.c"], &flags);
+    run(Command::new(program).env_remove("LD_LIBRARY_PATH"));
+}
+
+#[test]
+fn a_package_has_all_under_its_root() {
+    let root = Path::new(OUT).join("package root");
+    let (prefix, libdir) = (Path::new("/opt/a&b"), Path::new("/opt/lib|64"));
+    install(&[("DESTDIR", &root), ("PREFIX", prefix), ("LIBDIR", libdir)]);
+    let file = fs::read_to_string(root.join("opt/lib|64/pkgconfig/jita.pc")).unwrap();
+    let expected = "prefix=/opt/a&b\nlibdir=/opt/lib|64\nincludedir=${prefix}/include\n";
+    assert!(file.starts_with(expected), "{file}");
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(file.contains(&format!("\nVersion: {version}\n")), "{file}");
+    for name in ["libjita.a", "libjita.so", "libjita.so.0", &format!("libjita.so.{version}")] {
+        assert!(root.join("opt/lib|64").join(name).exists(), "{name}");
+    }
+    let rest = ["include/jita.h", "share/licenses/jita/LICENSE-MIT"];
+    for name in rest {
+        assert!(root.join("opt/a&b").join(name).exists(), "{name}");
+    }
+}
+
+/// `Libs.private` is what the compiler says that a static library of Rust needs.
+#[test]
+fn the_pkg_config_file_has_what_the_static_library_needs() {
+    if cfg!(not(all(target_os = "linux", target_env = "gnu"))) || !has("rustc") {
+        return;
+    }
+    let source = Path::new(OUT).join("empty.rs");
+    fs::write(&source, "").unwrap();
+    let mut command = Command::new("rustc");
+    command.args(["--crate-type", "staticlib", "--print", "native-static-libs"]).arg(&source);
+    let output = command.arg("-o").arg(Path::new(OUT).join("libempty.a")).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let needed = said.lines().find_map(|line| line.strip_prefix("note: native-static-libs: "));
+    assert_eq!(needed, Some(private_libraries().join(" ").as_str()), "{said}");
 }
 
 /// The program in README's C section, compiled as it stands there.
