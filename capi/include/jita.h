@@ -13,8 +13,9 @@
 //   code belong to the arena. Nothing that is returned is to be given to free().
 // - Panics do not cross into C. Functions that C passes must not throw or jump out.
 //   When the process is out of heap memory it aborts with a message.
-// - After fork() parent and child both go on, each with code memory of its own. The
-//   child has the thread that forked, with all that it has open, and no other.
+// - After fork() parent and child both go on, each with code memory of its own, but
+//   for arenas with JITA_NO_FORKS or JITA_SEALED. The child has the thread that
+//   forked, with all that it has open, and no other.
 // - In signal handlers only jita_lookup, jita_contains and jita_error_name may be
 //   called.
 // - The shared library stays loaded once it is loaded.
@@ -70,7 +71,8 @@
 // No room is left in the arena, or in its budget. Free code.
 #define JITA_ERROR_EXHAUSTED -11
 
-// The operating system refused something.
+// The operating system refused something, or the environment asks for what there
+// is not.
 #define JITA_ERROR_OS -12
 
 // The thread is not attached, and the arena was created with
@@ -115,6 +117,19 @@
 // of it lie, and in which order it is used; within reach of near_address, if given.
 #define JITA_RANDOM_PLACEMENT 8
 
+// Flag of jita_options: forked children have no code memory, and fork() takes no
+// time to copy it. For programs whose children do nothing but exec() or _exit(): a
+// child that runs, frees or writes code faults.
+#define JITA_NO_FORKS 16
+
+// Flag of jita_options: seal the code memory, so that nobody in the process can
+// unmap, move or replace it or change its rights until the process ends. Its address
+// space stays taken after jita_destroy, and forked children have no code memory, as
+// with JITA_NO_FORKS. Needs mseal(), of Linux 6.10; jita_create returns
+// JITA_ERROR_OS where there is none, and with the strategy mprotect, which changes
+// rights.
+#define JITA_SEALED 32
+
 // An arena. A handle is never followed: any value is safe to pass, and a wrong
 // one is an error.
 typedef struct jita_arena jita_arena;
@@ -156,8 +171,8 @@ typedef struct jita_options {
   // Name of the memory in the process's maps, UTF-8. Default: null,
   // "jit-arena".
   const char *name;
-  // JITA_EXPLICIT_ATTACH, JITA_HUGE_PAGES, JITA_ANONYMOUS, JITA_RANDOM_PLACEMENT, or
-  // 0.
+  // JITA_EXPLICIT_ATTACH, JITA_HUGE_PAGES, JITA_ANONYMOUS, JITA_RANDOM_PLACEMENT,
+  // JITA_NO_FORKS and JITA_SEALED, or 0.
   uint32_t flags;
   // 0.
   uint32_t reserved;
@@ -283,8 +298,9 @@ void jita_set_log(jita_log_fn log, void *context);
 
 // Whether misuse (an error that only a bug of the caller's can cause, such as a
 // double free) writes its message to standard error and aborts the process in
-// place of returning; 0 for no, which is how it begins. Any thread; for all
-// arenas of the process.
+// place of returning; 0 for no, which is how it begins. What the system, the
+// environment or a bug of the library's is to blame for is returned all the same.
+// Any thread; for all arenas of the process.
 void jita_abort_on_misuse(int aborts);
 
 // The version of the library, such as "0.1.0". Never null; valid for ever. Any
@@ -295,7 +311,9 @@ const char *jita_version(void);
 // calls. There can be 256 at a time.
 //
 // Errors: JITA_ERROR_INVALID or JITA_ERROR_VERSION for the options; JITA_ERROR_OS if
-// no protection strategy works here, with each refusal in the message.
+// no protection strategy works here, with each refusal in the message, or the
+// environment variable JIT_ARENA_STRATEGY names none that there is, or JITA_SEALED
+// cannot be had.
 //
 // Pointers:
 //

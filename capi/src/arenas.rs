@@ -24,7 +24,9 @@ pub extern "C" fn jita_version() -> *const c_char {
 /// calls. There can be 256 at a time.
 ///
 /// Errors: JITA_ERROR_INVALID or JITA_ERROR_VERSION for the options; JITA_ERROR_OS if
-/// no protection strategy works here, with each refusal in the message.
+/// no protection strategy works here, with each refusal in the message, or the
+/// environment variable JIT_ARENA_STRATEGY names none that there is, or JITA_SEALED
+/// cannot be had.
 ///
 /// # Safety
 ///

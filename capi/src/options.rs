@@ -18,8 +18,24 @@ pub const JITA_ANONYMOUS: u32 = 4;
 /// Flag of jita_options: leave to chance where the code memory and the writable view
 /// of it lie, and in which order it is used; within reach of near_address, if given.
 pub const JITA_RANDOM_PLACEMENT: u32 = 8;
+/// Flag of jita_options: forked children have no code memory, and fork() takes no
+/// time to copy it. For programs whose children do nothing but exec() or _exit(): a
+/// child that runs, frees or writes code faults.
+pub const JITA_NO_FORKS: u32 = 16;
+/// Flag of jita_options: seal the code memory, so that nobody in the process can
+/// unmap, move or replace it or change its rights until the process ends. Its address
+/// space stays taken after jita_destroy, and forked children have no code memory, as
+/// with JITA_NO_FORKS. Needs mseal(), of Linux 6.10; jita_create returns
+/// JITA_ERROR_OS where there is none, and with the strategy mprotect, which changes
+/// rights.
+pub const JITA_SEALED: u32 = 32;
 
-const FLAGS: u32 = JITA_EXPLICIT_ATTACH | JITA_HUGE_PAGES | JITA_ANONYMOUS | JITA_RANDOM_PLACEMENT;
+const FLAGS: u32 = JITA_EXPLICIT_ATTACH
+    | JITA_HUGE_PAGES
+    | JITA_ANONYMOUS
+    | JITA_RANDOM_PLACEMENT
+    | JITA_NO_FORKS
+    | JITA_SEALED;
 
 /// How an arena is to be. All but the size may be 0 for the default, as in
 /// `jita_options options = {.size = sizeof options};`. What it points to is the caller's and is not looked at after jita_create.
@@ -50,8 +66,8 @@ pub struct jita_options {
     /// Name of the memory in the process's maps, UTF-8. Default: null,
     /// "jit-arena".
     pub name: *const c_char,
-    /// JITA_EXPLICIT_ATTACH, JITA_HUGE_PAGES, JITA_ANONYMOUS, JITA_RANDOM_PLACEMENT, or
-    /// 0.
+    /// JITA_EXPLICIT_ATTACH, JITA_HUGE_PAGES, JITA_ANONYMOUS, JITA_RANDOM_PLACEMENT,
+    /// JITA_NO_FORKS and JITA_SEALED, or 0.
     pub flags: u32,
     /// 0.
     pub reserved: u32,
@@ -131,7 +147,9 @@ pub(crate) unsafe fn build(options: *const jita_options) -> Result<(Arena, bool)
     let mut builder = Arena::builder()
         .huge_pages(has(JITA_HUGE_PAGES))
         .anonymous(has(JITA_ANONYMOUS))
-        .random_placement(has(JITA_RANDOM_PLACEMENT));
+        .random_placement(has(JITA_RANDOM_PLACEMENT))
+        .forks(!has(JITA_NO_FORKS))
+        .sealed(has(JITA_SEALED));
     if options.reserve != 0 {
         builder = builder.reserve(options.reserve);
     }

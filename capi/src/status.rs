@@ -49,7 +49,8 @@ pub const JITA_ERROR_UNWRITTEN: c_int = -9;
 pub const JITA_ERROR_SEALED: c_int = -10;
 /// No room is left in the arena, or in its budget. Free code.
 pub const JITA_ERROR_EXHAUSTED: c_int = -11;
-/// The operating system refused something.
+/// The operating system refused something, or the environment asks for what there
+/// is not.
 pub const JITA_ERROR_OS: c_int = -12;
 /// The thread is not attached, and the arena was created with
 /// JITA_EXPLICIT_ATTACH.
@@ -117,9 +118,9 @@ impl From<AttachError> for Failure {
 impl From<BuildError> for Failure {
     fn from(error: BuildError) -> Self {
         let code = match error {
-            BuildError::OutOfRange { .. }
-            | BuildError::Unaligned { .. }
-            | BuildError::Strategy(_) => JITA_ERROR_INVALID,
+            BuildError::OutOfRange { .. } | BuildError::Unaligned { .. } => JITA_ERROR_INVALID,
+            // A strategy that the environment names, too: the one that the caller
+            // may name was looked up before.
             _ => JITA_ERROR_OS,
         };
         Self::of(code, &error)
@@ -260,7 +261,7 @@ fn tell(failure: &Failure) {
     with_thread(|thread| thread.last.replace(Some(message)));
 }
 
-/// Whether the caller is to blame, not the machine.
+/// Whether the caller is to blame, not the machine, the environment or the library.
 fn is_misuse(code: jita_status) -> bool {
     matches!(
         code,
@@ -276,7 +277,6 @@ fn is_misuse(code: jita_status) -> bool {
             | JITA_ERROR_SEALED
             | JITA_ERROR_NOT_ATTACHED
             | JITA_ERROR_VERSION
-            | JITA_ERROR_BUG
     )
 }
 
@@ -351,8 +351,9 @@ pub unsafe extern "C" fn jita_set_log(log: jita_log_fn, context: *mut c_void) {
 
 /// Whether misuse (an error that only a bug of the caller's can cause, such as a
 /// double free) writes its message to standard error and aborts the process in
-/// place of returning; 0 for no, which is how it begins. Any thread; for all
-/// arenas of the process.
+/// place of returning; 0 for no, which is how it begins. What the system, the
+/// environment or a bug of the library's is to blame for is returned all the same.
+/// Any thread; for all arenas of the process.
 #[unsafe(no_mangle)]
 pub extern "C" fn jita_abort_on_misuse(aborts: c_int) {
     // Relaxed: a setting.
@@ -389,5 +390,13 @@ mod tests {
             (JITA_ERROR_BUG..=JITA_EMPTY).map(name).collect();
         assert_eq!(names.len() as i32, JITA_EMPTY - JITA_ERROR_BUG + 1);
         assert!(!names.contains(name(99)));
+    }
+
+    #[test]
+    fn only_the_callers_bugs_are_misuse() {
+        assert!(is_misuse(JITA_ERROR_FREED) && is_misuse(JITA_ERROR_INVALID));
+        for code in [JITA_ERROR_BUG, JITA_ERROR_OS, JITA_ERROR_EXHAUSTED, JITA_EMPTY, JITA_OK] {
+            assert!(!is_misuse(code), "{}", name(code));
+        }
     }
 }

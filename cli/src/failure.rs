@@ -2,7 +2,8 @@
 
 use std::error::Error;
 use std::io;
-use std::process::ExitCode;
+use std::path::PathBuf;
+use std::process::{ExitCode, ExitStatus};
 
 use jit_arena::{BuildError, TrampolineError, VerifyError};
 
@@ -20,6 +21,14 @@ pub enum Failure {
     /// What it found cannot be told: exit status 1.
     #[error("cannot write the output")]
     Output(#[source] io::Error),
+    /// The page that was asked for is not as it should be: exit status 1.
+    #[error("cannot write the page {}", path.display())]
+    Page {
+        /// Its file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The system refuses what the program itself needs: exit status 1.
     #[error("cannot {what}")]
     System {
@@ -42,7 +51,9 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Request(_) => ExitCode::from(2),
-            Self::Check(_) | Self::Output(_) | Self::System { .. } => ExitCode::from(1),
+            Self::Check(_) | Self::Output(_) | Self::Page { .. } | Self::System { .. } => {
+                ExitCode::from(1)
+            }
         }
     }
 }
@@ -56,6 +67,14 @@ pub enum Request {
     /// No arena of this kind can be had on this machine.
     #[error("no such arena on this machine")]
     Build(#[from] BuildError),
+    /// The file for the page cannot be opened.
+    #[error("cannot open {} for the page", path.display())]
+    Page {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The arena has no room for so many trampolines.
     #[error("no room for so many trampolines")]
     Trampolines(#[from] TrampolineError),
@@ -103,6 +122,16 @@ pub enum Check {
         got: String,
         /// What should have.
         expected: String,
+    },
+    /// The `python3` that is asked does not run a program to its end.
+    #[error("python3 is there but failed to run program {program}, {status}: {said}")]
+    Python {
+        /// The program's name.
+        program: &'static str,
+        /// How it ended.
+        status: ExitStatus,
+        /// What it said to its standard error.
+        said: String,
     },
     /// A thread was interrupted in machine code that the arena does not know.
     #[error("no executor and no trampoline at {at:#x}, where a thread was interrupted")]

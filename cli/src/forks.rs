@@ -7,7 +7,7 @@ use std::time::Duration;
 use jit_arena::{Arena, Strategy};
 use serde::Serialize;
 
-use crate::failure::{Failure, Request};
+use crate::failure::{Check, Failure, Request};
 use crate::replay::strategy_name;
 
 /// MiB of code memory committed in each row.
@@ -50,10 +50,11 @@ fn row(strategy: Option<Strategy>, bytes: usize, forks: usize) -> Result<ForkCos
             builder = builder.strategy(strategy);
         }
         let arena = builder.build().map_err(Request::from)?;
-        let mut thread = arena.attach().map_err(|_| cannot("attach"))?;
+        let mut thread = arena.attach().map_err(|e| Check::operation("attaching a thread", e))?;
         let mut kept = Vec::new();
         while (arena.stats().committed_bytes as usize) < bytes {
-            kept.push(thread.install(&[0xC3; 3000], &[]).map_err(|_| cannot("install"))?);
+            let installed = thread.install(&[0xC3; 3000], &[]);
+            kept.push(installed.map_err(|e| Check::operation("installing code", e))?);
         }
         used = arena.report().strategy;
         for _ in 0..forks {
@@ -78,7 +79,8 @@ fn row(strategy: Option<Strategy>, bytes: usize, forks: usize) -> Result<ForkCos
     })
 }
 
-fn cannot(what: &'static str) -> Failure {
+/// What the call before this one was refused.
+fn refused(what: &'static str) -> Failure {
     Failure::System { what, source: io::Error::last_os_error() }
 }
 
@@ -100,7 +102,7 @@ fn fork() -> Result<(Duration, Duration), Failure> {
     let mut pipe = [0; 2];
     // SAFETY: room for two descriptors.
     if unsafe { libc::pipe(pipe.as_mut_ptr()) } != 0 {
-        return Err(cannot("make a pipe"));
+        return Err(refused("make a pipe"));
     }
     let before = now();
     // SAFETY: the child calls nothing but what may be called there.
@@ -113,20 +115,32 @@ fn fork() -> Result<(Duration, Duration), Failure> {
         // SAFETY: ends the child.
         unsafe { libc::_exit(0) };
     }
-    let mut time = [0; 8];
+    // At once: what follows sets the error anew.
+    let forked = if pid < 0 { Err(refused("fork")) } else { Ok(()) };
     // SAFETY: our descriptor, used no more.
     unsafe { libc::close(pipe[1]) };
-    // SAFETY: room for eight bytes.
-    let read = unsafe { libc::read(pipe[0], time.as_mut_ptr().cast(), time.len()) };
+    let told = forked.and_then(|()| hear(pipe[0], pid));
     // SAFETY: as above.
     unsafe { libc::close(pipe[0]) };
-    // SAFETY: waits for the child just forked, if there is one.
+    Ok((after - before, told?.saturating_sub(before)))
+}
+
+/// The time that a child tells, which is then waited for.
+fn hear(pipe: libc::c_int, pid: libc::pid_t) -> Result<Duration, Failure> {
+    let mut time = [0; 8];
+    // SAFETY: room for eight bytes.
+    let read = unsafe { libc::read(pipe, time.as_mut_ptr().cast(), time.len()) };
+    let heard = match read {
+        8 => Ok(Duration::from_nanos(u64::from_ne_bytes(time))),
+        0.. => {
+            let source = io::ErrorKind::UnexpectedEof.into();
+            Err(Failure::System { what: "hear from a forked child", source })
+        }
+        _ => Err(refused("hear from a forked child")),
+    };
+    // SAFETY: waits for the child just forked.
     unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
-    if pid < 0 || read != 8 {
-        return Err(cannot("fork"));
-    }
-    let in_child = Duration::from_nanos(u64::from_ne_bytes(time));
-    Ok((after - before, in_child.saturating_sub(before)))
+    heard
 }
 
 /// The rows for people.
@@ -148,6 +162,26 @@ pub fn text(rows: &[ForkCost]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::chain;
+
+    #[test]
+    fn a_child_that_says_nothing_is_told_as_that() {
+        let mut pipe = [0; 2];
+        // SAFETY: room for two descriptors.
+        assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
+        // SAFETY: the child only ends.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            // SAFETY: ends the child.
+            unsafe { libc::_exit(0) };
+        }
+        // SAFETY: our descriptor, used no more.
+        unsafe { libc::close(pipe[1]) };
+        let failure = hear(pipe[0], pid).unwrap_err();
+        // SAFETY: as above.
+        unsafe { libc::close(pipe[0]) };
+        assert_eq!(chain(&failure), "cannot hear from a forked child: unexpected end of file");
+    }
 
     #[test]
     fn a_fork_takes_time_in_parent_and_child() {

@@ -11,7 +11,7 @@ use crate::failure::{Failure, Request};
 use crate::forks;
 use crate::human;
 use crate::output::Output;
-use crate::python::{self, PythonOptions};
+use crate::python::{self, Ended, Page, PythonOptions, PythonReport};
 use crate::replay::{self, ReplayOptions, ReplayReport, Speed};
 use crate::stress::{self, StressOptions, StressReport};
 use crate::tables;
@@ -116,6 +116,7 @@ fn replay_command(args: &ReplayArgs, common: Common, output: Output) -> Result<(
 }
 
 fn python_command(args: &StressArgs, common: Common, output: Output) -> Result<(), Failure> {
+    let page = args.report.as_deref().map(Page::create).transpose()?;
     let options = PythonOptions {
         threads: args.threads.map_or_else(cores, usize::from),
         time: args.seconds,
@@ -123,29 +124,40 @@ fn python_command(args: &StressArgs, common: Common, output: Output) -> Result<(
         strategy: common.strategy,
         chaos: args.chaos,
         forks: !args.no_forks,
-        page: args.report.clone(),
     };
     let threads = options.threads;
     // The seed is told first, as for the synthetic test.
     let what = format!("stress, {threads} thread{}, seed {}", plural(threads), options.seed);
     let mut progress = output.progress(&what, options.time.as_millis() as u64);
     progress.in_two_lines();
-    let report = python::run(&options, &mut |live| {
+    let ended = python::run(&options, &mut |live| {
         progress.tell(live.time.as_millis() as u64, &live.text);
-    })?;
+    });
     drop(progress);
-    output.object(&report)?;
-    output.text(&tables::python(&report))?;
-    if let Some(path) = &args.report {
-        output.text(&format!("plots: {}", path.display()))?;
-    }
+    let Ended { report, held } = ended?;
+    let told = tell_python(&report, output);
+    // Also if nobody reads what is told, and if a check did not hold.
+    let written = match page {
+        Some(page) => {
+            page.write(&report).and_then(|path| output.text(&format!("plots: {}", path.display())))
+        }
+        None => Ok(()),
+    };
+    held?;
+    report.check()?;
+    told?;
+    written?;
+    output.text("every check held")
+}
+
+fn tell_python(report: &PythonReport, output: Output) -> Result<(), Failure> {
+    output.object(report)?;
+    output.text(&tables::python(report))?;
     output.text(&format!(
         "W^X audit: {} in {} readings of the process's mappings",
         report.audit().describe(report.strategy),
         human::count(report.wx_readings),
-    ))?;
-    report.check()?;
-    output.text("every check held")
+    ))
 }
 
 fn stress_command(args: &StressArgs, common: Common, output: Output) -> Result<(), Failure> {

@@ -1,6 +1,7 @@
 //! The program as a user runs it: what it prints where, and its exit status.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output};
 use std::time::Instant;
 
@@ -212,6 +213,10 @@ fn requests_that_cannot_be_carried_out_end_with_2() {
         2,
         &format!("{path}:3: id 5 is freed before it is allocated"),
     );
+    // Before the run: this one would take a day.
+    let day = ["stress", "--seconds", "86400", "--report"];
+    let page = "no/such/page.html";
+    ends_with(&[&day[..], &[page]].concat(), 2, "cannot open no/such/page.html for the page: ");
     let directory = std::env::temp_dir();
     ends_with(&["replay", directory.to_str().expect("UTF-8")], 2, "cannot read");
 }
@@ -345,6 +350,42 @@ fn programs_run_under_chaos_and_the_page_stands_alone() {
     let names = page.matches("http://www.w3.org/2000/svg").count();
     assert_eq!(page.matches("http").count(), names);
     assert!(!page.contains("<script") && !page.contains("<link"));
+}
+
+/// The program, where `python3` is this script; what it says of that.
+fn with_python(script: &str) -> String {
+    let (dir, path) = file("python3", script);
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("our file");
+    let output = program()
+        .env("PATH", dir.path())
+        .args(["stress", "--seconds", "86400"])
+        .output()
+        .expect("the program starts");
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    stderr(&output)
+}
+
+#[test]
+fn a_python_that_fails_is_told_from_one_that_disagrees() {
+    let said = with_python("#!/bin/sh\necho no module named encodings >&2\nexit 3\n");
+    assert!(said.contains("python3 is there but failed to run program "), "{said}");
+    assert!(said.contains("exit status: 3: no module named encodings"), "{said}");
+    let said = with_python("#!/bin/sh\necho something else\n");
+    assert!(said.contains("expected \"something else\\n\""), "{said}");
+}
+
+#[test]
+fn a_page_that_cannot_be_written_takes_no_results_along() {
+    if !std::path::Path::new("/dev/full").exists() {
+        println!("not run: a_page_that_cannot_be_written_takes_no_results_along: no /dev/full");
+        return;
+    }
+    let output = run(&["stress", "--seconds", "0.1", "--json", "--report", "/dev/full"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let told = stderr(&output);
+    assert!(told.contains("cannot write the page /dev/full: No space left on device"), "{told}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    assert_eq!((&report["kind"], &report["failure"]), (&Value::from("python"), &Value::Null));
 }
 
 /// Dropped code is used again at once, as an environment variable has it: a

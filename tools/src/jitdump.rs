@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use jit_arena::{CodeInfo, Span, Symbol, Tool};
 
 use crate::elf::MACHINE;
-use crate::lock;
+use crate::{lock, private};
 
 /// `JiTD`, in the byte order of the machine.
 const MAGIC: u32 = 0x4A69_5444;
@@ -49,16 +49,16 @@ struct State {
 }
 
 impl Jitdump {
-    /// Starts `jit-PID.dump` in a directory, and lets perf see it.
+    /// Starts `jit-PID.dump` in a directory, for the user alone to read, and lets
+    /// perf see it.
     ///
     /// # Errors
     ///
-    /// The file cannot be made, or not be mapped: the file system forbids
-    /// executing.
+    /// The file cannot be made; or a symbolic link lies in its place, which is not
+    /// followed; or it cannot be mapped: the file system forbids executing.
     pub fn create_in(directory: &Path) -> io::Result<Arc<Self>> {
         let path = directory.join(format!("jit-{}.dump", std::process::id()));
-        let mut file =
-            File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+        let mut file = private().read(true).create(true).truncate(true).open(&path)?;
         let marker = Marker::new(&file)?;
         let mut header = Record::default();
         for word in [MAGIC, VERSION, HEADER, u32::from(MACHINE), 0, std::process::id()] {

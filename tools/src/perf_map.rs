@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 
 use jit_arena::{CodeInfo, Span, Symbol, Tool};
 
-use crate::lock;
+use crate::{lock, private};
 
 /// Lines that are no longer true before the file is written anew, at least.
 const STALE: usize = 256;
@@ -50,11 +50,13 @@ struct Line {
 }
 
 impl PerfMap {
-    /// Starts the file where perf looks for it, in `/tmp`.
+    /// Starts the file where perf looks for it, in `/tmp`, for the user alone to
+    /// read.
     ///
     /// # Errors
     ///
-    /// The file cannot be made.
+    /// The file cannot be made; or a symbolic link lies in its place, which is not
+    /// followed.
     pub fn create() -> io::Result<Arc<Self>> {
         Self::create_in(Path::new("/tmp"))
     }
@@ -66,7 +68,7 @@ impl PerfMap {
     /// As [`create`](Self::create).
     pub fn create_in(directory: &Path) -> io::Result<Arc<Self>> {
         let path = directory.join(format!("perf-{}.map", std::process::id()));
-        let file = File::create(&path)?;
+        let file = private().create(true).truncate(true).open(&path)?;
         let state = State { file, lines: BTreeMap::new(), stale: 0, error: None };
         Ok(Arc::new(Self { path, state: Mutex::new(state) }))
     }
@@ -101,7 +103,12 @@ impl State {
         }
         // Beside it and then in its place: perf may be reading.
         let new = path.with_extension("map.new");
-        let mut file = File::create(&new)?;
+        // What lies there is of a process that ended midway, or nothing of ours.
+        match std::fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = private().create_new(true).open(&new)?;
         file.write_all(text.as_bytes())?;
         std::fs::rename(&new, path)?;
         (self.file, self.stale) = (file, 0);

@@ -5,7 +5,9 @@
 
 mod common;
 
+use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -57,6 +59,52 @@ fn n1_a_perf_map_has_one_name_for_each_address() {
         let expected = last.iter().rev().find(|(entry, ..)| entry == start);
         assert!(name.starts_with("kept") || Some(name) == expected.map(|it| &it.2), "{name}");
     }
+}
+
+/// The rights that a file gives.
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn links_in_the_place_of_a_file_are_not_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    let precious = directory.join("precious");
+    fs::write(&precious, "kept").unwrap();
+    let id = std::process::id();
+    let (map, dump) =
+        (directory.join(format!("perf-{id}.map")), directory.join(format!("jit-{id}.dump")));
+    symlink(&precious, &map).unwrap();
+    symlink(&precious, &dump).unwrap();
+    let refused = PerfMap::create_in(directory).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(libc::ELOOP));
+    let refused = Jitdump::create_in(directory).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(libc::ELOOP));
+    assert_eq!(text(&precious), "kept");
+
+    fs::remove_file(&map).unwrap();
+    fs::remove_file(&dump).unwrap();
+    let tool = PerfMap::create_in(directory).unwrap();
+    let _dump = Jitdump::create_in(directory).unwrap();
+    assert_eq!((mode(&map), mode(&dump)), (0o600, 0o600));
+
+    // One in the place of the file that takes the map's.
+    let new = directory.join(format!("perf-{id}.map.new"));
+    symlink(&precious, &new).unwrap();
+    fs::set_permissions(&precious, Permissions::from_mode(0o640)).unwrap();
+    let arena = arena_with(tool.clone());
+    let mut thread = arena.attach().unwrap();
+    for n in 0..2000 {
+        drop(install(&mut thread, &[0xC3; 50], &format!("f{n}"), no_frame));
+        thread.collect();
+    }
+    drop((thread, arena));
+    assert!(tool.take_error().is_none());
+    assert!(lines(&map).len() < 1000, "the map was not written anew");
+    assert!(fs::symlink_metadata(&new).is_err() && !map.is_symlink());
+    assert_eq!((mode(&map), mode(&precious)), (0o600, 0o640));
+    assert_eq!(text(&precious), "kept");
 }
 
 #[test]

@@ -279,7 +279,7 @@ static void uses_what_is_another_threads(jita_arena *arena) {
     OK(jita_free(block.rx));
 }
 
-/* With jita_abort_on_misuse: a message, and SIGABRT. */
+/* With jita_abort_on_misuse: a message, and SIGABRT; for nothing else. */
 static void aborts_if_told_to(jita_arena *arena) {
     int ends[2], status;
     char text[512] = {0};
@@ -288,8 +288,14 @@ static void aborts_if_told_to(jita_arena *arena) {
     CHECK(pipe(ends) == 0);
     pid_t child = fork();
     if (child == 0) {
+        jita_arena *none = NULL;
         dup2(ends[1], 2);
         jita_abort_on_misuse(1);
+        setenv("JIT_ARENA_STRATEGY", "no-such", 1);
+        if (jita_create(NULL, &none) != JITA_ERROR_OS ||
+            strstr(jita_last_error(), "no-such") == NULL) {
+            _exit(1);
+        }
         jita_free(code);
         _exit(0);
     }

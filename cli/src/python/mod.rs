@@ -19,7 +19,6 @@ mod report;
 mod sample;
 mod signals;
 
-use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -28,10 +27,11 @@ use std::time::{Duration, Instant};
 use jit_arena::{Arena, Strategy};
 use jit_arena_python::{Options, Runtime};
 
+pub use page::Page;
 pub use report::PythonReport;
 
 use crate::audit::Auditor;
-use crate::failure::{Check, Failure, Request};
+use crate::failure::{Check, Failure, Request, chain};
 use crate::settle;
 use chaos::{Chaos, Done};
 use children::{Children, LIMIT};
@@ -56,8 +56,16 @@ pub struct PythonOptions {
     pub chaos: bool,
     /// Whether to fork, with chaos.
     pub forks: bool,
-    /// Where to put a page with plots.
-    pub page: Option<PathBuf>,
+}
+
+/// A run that has ended, well or not.
+#[derive(Debug)]
+pub struct Ended {
+    /// What it did and saw.
+    pub report: PythonReport,
+    /// What did not hold, or was refused, and ended it. What a run can find only
+    /// when it is over is left to [`PythonReport::check`].
+    pub held: Result<(), Failure>,
 }
 
 /// How often the arena is looked at.
@@ -124,30 +132,23 @@ pub struct Live {
 ///
 /// # Errors
 ///
-/// The arena cannot be built here, an operation of it failed, or a check did
-/// not hold. A mapping seen writable and executable is no error of this
-/// function: see [`PythonReport::check`].
-pub fn run(
-    options: &PythonOptions,
-    progress: &mut dyn FnMut(&Live),
-) -> Result<PythonReport, Failure> {
+/// It cannot begin: the arena cannot be built here, or what programs print is not
+/// known. What went wrong later is [told](Ended::held) with the report.
+pub fn run(options: &PythonOptions, progress: &mut dyn FnMut(&Live)) -> Result<Ended, Failure> {
     let auditor =
         Auditor::start().map_err(|source| Failure::System { what: "start the auditor", source })?;
-    let outcome = audited(options, progress);
+    let outcome = Oracle::new().and_then(|oracle| audited(options, oracle, progress));
     let audit = auditor.finish();
-    let mut report = outcome?;
-    report.set_audit(audit);
-    if let Some(path) = &options.page {
-        page::write(path, &report).map_err(Failure::Output)?;
-    }
-    Ok(report)
+    let mut ended = outcome?;
+    ended.report.set_audit(audit);
+    Ok(ended)
 }
 
 fn audited(
     options: &PythonOptions,
+    oracle: Oracle,
     progress: &mut dyn FnMut(&Live),
-) -> Result<PythonReport, Failure> {
-    let oracle = Oracle::new()?;
+) -> Result<Ended, Failure> {
     let mut builder = Arena::builder();
     if let Some(strategy) = options.strategy {
         builder = builder.strategy(strategy);
@@ -171,19 +172,32 @@ fn audited(
     let _signals = signals::Handlers::install(stage.runtime.arena())
         .map_err(|source| Failure::System { what: "install signal handlers", source })?;
     let (crew, samples, done) = perform(&stage, options, progress);
-    if let Some(failure) = locked(&stage.failure).take() {
-        return Err(failure);
-    }
     let time = samples.time();
-    stage.children.finish();
+    let failure = locked(&stage.failure).take();
+    if failure.is_none() {
+        stage.children.finish();
+    }
     let Stage { runtime, oracle, pool, children, .. } = stage;
-    drop(pool);
-    let installs = runtime.arena().stats().installs;
-    let last = settle::settle(runtime.arena(), installs)?;
+    let held = match failure {
+        Some(failure) => Err(failure),
+        None => {
+            drop(pool);
+            settle_all(options, runtime.arena(), &samples).map_err(Failure::from)
+        }
+    };
+    let (last, counted) = (runtime.arena().stats(), (done, children.outcome()));
+    let mut report =
+        PythonReport::new(options, &runtime, &oracle, &crew, samples, counted, &last, time);
+    report.failure = held.as_ref().err().map(|failure| chain(failure));
+    Ok(Ended { report, held })
+}
+
+/// Checks that nothing is left of a run that has gone well, and that nothing was
+/// too much while it went.
+fn settle_all(options: &PythonOptions, arena: &Arena, samples: &Samples) -> Result<(), Check> {
+    settle::settle(arena, arena.stats().installs)?;
     samples.check_committed(samples.peak_threads.max(options.threads as u64) * CLAIM)?;
-    signals::check(runtime.arena())?;
-    let children = children.outcome();
-    Ok(PythonReport::new(options, &runtime, &oracle, &crew, samples, (done, children), &last, time))
+    signals::check(arena)
 }
 
 /// Lets all threads run for as long as is asked.
@@ -201,11 +215,19 @@ fn perform(
         }
         let disturbs = options.chaos.then(|| {
             let (mut chaos, crew) = (Chaos::new(options.seed, options.forks), &crew);
-            scope.spawn(move || {
+            let body = move || {
                 chaos.reign(stage, crew);
                 chaos.done
-            })
+            };
+            thread::Builder::new().name("chaos".to_owned()).spawn_scoped(scope, body)
         });
+        let disturbs = match disturbs.transpose() {
+            Ok(disturbs) => disturbs,
+            Err(source) => {
+                stage.fail(Failure::System { what: "start a thread", source });
+                None
+            }
+        };
         let mut told = Duration::ZERO;
         while stage.goes_on() && started.elapsed() < options.time {
             thread::sleep(TICK);
@@ -233,4 +255,34 @@ fn perform(
 /// A call brought something else than it should.
 fn wrong(program: &str, what: &str, got: String, expected: String) -> Check {
     Check::WrongOutput { program: program.to_owned(), what: what.to_owned(), got, expected }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_fails_has_a_report_and_a_page() {
+        let mut oracle = Oracle::new().unwrap();
+        for known in &mut oracle.known {
+            known.results.fill("never".to_owned());
+        }
+        let options = PythonOptions {
+            threads: 2,
+            time: Duration::from_secs(600),
+            seed: 1,
+            strategy: None,
+            chaos: false,
+            forks: false,
+        };
+        let Ended { report, held } = audited(&options, oracle, &mut |_| ()).unwrap();
+        let failure = held.unwrap_err();
+        assert!(matches!(failure, Failure::Check(Check::WrongOutput { .. })), "{failure}");
+        assert_eq!(report.failure, Some(failure.to_string()));
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("page.html");
+        Page::create(&path).unwrap().write(&report).unwrap();
+        let page = std::fs::read_to_string(path).unwrap();
+        assert!(page.contains("<td>failed: program ") && page.ends_with("</html>\n"), "{page}");
+    }
 }

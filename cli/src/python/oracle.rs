@@ -1,6 +1,7 @@
 //! What every program should print: as the interpreter has it, and `python3`,
 //! if there is one.
 
+use std::io::ErrorKind;
 use std::process::Command;
 use std::thread;
 
@@ -70,14 +71,26 @@ fn interpret(bundled: &Bundled) -> Result<Known, Failure> {
     })
 }
 
-/// Whether `python3` is there; an error if it prints something else.
-fn ask_python(known: &Known) -> Result<bool, Check> {
-    let Ok(python) = Command::new("python3").args(["-c", known.bundled.text]).output() else {
-        return Ok(false);
+/// Whether `python3` is there; an error if it does not run the program, or prints
+/// something else.
+fn ask_python(known: &Known) -> Result<bool, Failure> {
+    let python = match Command::new("python3").args(["-c", known.bundled.text]).output() {
+        Ok(python) => python,
+        // Not found, or in a directory that is closed to this user.
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
+            return Ok(false);
+        }
+        Err(source) => return Err(Failure::System { what: "run python3", source }),
     };
+    if !python.status.success() {
+        let said = String::from_utf8_lossy(&python.stderr).trim_end().to_owned();
+        let program = known.bundled.name;
+        return Err(Check::Python { program, status: python.status, said }.into());
+    }
     let said = String::from_utf8_lossy(&python.stdout).into_owned();
     if said != known.output {
-        return Err(wrong(known.bundled.name, "interpreted", known.output.clone(), said));
+        let output = known.output.clone();
+        return Err(wrong(known.bundled.name, "interpreted", output, said).into());
     }
     Ok(true)
 }

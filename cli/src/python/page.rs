@@ -2,13 +2,15 @@
 
 use std::error::Error;
 use std::fmt::Write;
-use std::io;
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 
 use plotters::style::RGBColor;
 
 use super::plots::{self, COMMITTED, HOLES, LIVE, RETIRED};
 use super::report::PythonReport;
+use crate::failure::{Failure, Request};
 
 const STYLE: &str = "\
 :root { color-scheme: light; }
@@ -27,10 +29,41 @@ p { margin: .3em 0; color: #555; }
 svg { display: block; max-width: 100%; height: auto; }
 ";
 
-/// Writes the page.
-pub(super) fn write(path: &Path, report: &PythonReport) -> io::Result<()> {
-    let page = page(report).map_err(|e| io::Error::other(e.to_string()))?;
-    std::fs::write(path, page)
+/// The file that a page is to be in.
+#[derive(Debug)]
+pub struct Page {
+    path: PathBuf,
+    file: File,
+}
+
+impl Page {
+    /// Opens the file and empties it: before a run, which may take hours and be for
+    /// nothing otherwise.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be opened.
+    pub fn create(path: &Path) -> Result<Self, Request> {
+        let path = path.to_owned();
+        match File::create(&path) {
+            Ok(file) => Ok(Self { path, file }),
+            Err(source) => Err(Request::Page { path, source }),
+        }
+    }
+
+    /// Writes the page; where it is.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
+    pub fn write(mut self, report: &PythonReport) -> Result<PathBuf, Failure> {
+        let text = page(report).map_err(|e| io::Error::other(e.to_string()));
+        let written = text.and_then(|text| self.file.write_all(text.as_bytes()));
+        match written {
+            Ok(()) => Ok(self.path),
+            Err(source) => Err(Failure::Page { path: self.path, source }),
+        }
+    }
 }
 
 fn escaped(text: &str) -> String {

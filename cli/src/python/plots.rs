@@ -125,7 +125,7 @@ pub(super) fn threads(seen: &Seen) -> Result<String> {
     // The first sample of each column, and the last of all.
     let columns = COLUMNS.min(all.len()).max(1);
     let marks: Vec<_> = (0..=columns)
-        .filter_map(|at| all.get((at * all.len() / columns).min(all.len() - 1)))
+        .filter_map(|at| all.get((at * all.len() / columns).min(all.len().saturating_sub(1))))
         .collect();
     let mut cells = Vec::new();
     for pair in marks.windows(2) {

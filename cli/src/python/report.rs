@@ -97,6 +97,9 @@ pub struct PythonReport {
     pub wx_mappings_seen: Option<usize>,
     /// How often the mappings were read.
     pub wx_readings: u64,
+    /// What went wrong, if anything did: what is told is then what there was when
+    /// it ended.
+    pub failure: Option<String>,
     #[serde(skip)]
     audit: Audit,
     #[serde(skip)]
@@ -166,6 +169,7 @@ impl PythonReport {
             reclaim_p99_ns: reclaims.quantile(0.99),
             wx_mappings_seen: None,
             wx_readings: 0,
+            failure: None,
             audit: Audit::default(),
             outcome: children,
             seen: Seen { samples, installs: installs.classes(), reclaims: reclaims.classes() },
@@ -193,6 +197,13 @@ impl PythonReport {
     pub fn check(&self) -> Result<(), Check> {
         self.outcome.check()?;
         self.audit.check(self.strategy)
+    }
+
+    fn end(&self) -> String {
+        match &self.failure {
+            Some(failure) => format!("failed: {failure}"),
+            None => "verified, nothing live, nothing retired".to_owned(),
+        }
     }
 
     fn children_row(&self) -> String {
@@ -267,7 +278,7 @@ impl PythonReport {
                     duration(self.reclaim_p99_ns)
                 ),
             ),
-            ("at the end", "verified, nothing live, nothing retired".to_owned()),
+            ("at the end", self.end()),
         ];
         if self.chaos {
             rows.insert(

@@ -95,7 +95,7 @@ fn sample(weight: &[u64]) -> Vec<u64> {
     let (mut elapsed, mut first) = (0, 0);
     while first < weight.len() {
         // An event that lasts for several parts fills them all.
-        let end = (elapsed / part + 1) * part;
+        let end = (elapsed / part + 1).saturating_mul(part);
         let (mut chosen, mut sum, mut next) = (first, 0, first);
         while next < weight.len() && (next == first || elapsed + sum < end) {
             if weight[next] > weight[chosen] {
@@ -197,6 +197,12 @@ mod tests {
         assert_eq!(still.resident_weight.iter().sum::<u64>(), 3);
         let gap = Plan::new(&trace(&[0, 1, 2, 1_000_000]), 1);
         assert_eq!(gap.resident_weight, [0, 0, 1_000_000, 0]);
+        // As long as a trace can last, in one step and in some.
+        let longest = Plan::new(&trace(&[0, u64::MAX]), 1);
+        assert_eq!(longest.resident_weight, [u64::MAX, 0]);
+        let steps = Plan::new(&trace(&[0, u64::MAX / 2, u64::MAX - 2, u64::MAX - 1, u64::MAX]), 1);
+        let sum = steps.resident_weight.iter().try_fold(0_u64, |sum, w| sum.checked_add(*w));
+        assert_eq!(sum, Some(u64::MAX));
     }
 
     #[test]
