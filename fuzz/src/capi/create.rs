@@ -5,8 +5,9 @@ use core::ptr;
 use std::collections::BTreeMap;
 
 use jita::{
-    JITA_ERROR_INVALID, JITA_ERROR_NULL, JITA_ERROR_OS, JITA_ERROR_VERSION, JITA_EXPLICIT_ATTACH,
-    JITA_OK, jita_arena, jita_create, jita_options, jita_stats_json, jita_write_offset,
+    JITA_ANONYMOUS, JITA_ERROR_INVALID, JITA_ERROR_NULL, JITA_ERROR_OS, JITA_ERROR_VERSION,
+    JITA_EXPLICIT_ATTACH, JITA_HUGE_PAGES, JITA_NO_FORKS, JITA_OK, JITA_RANDOM_PLACEMENT,
+    JITA_SEALED, jita_arena, jita_create, jita_options, jita_stats_json, jita_write_offset,
 };
 
 use super::model::{Arena, Part};
@@ -17,6 +18,10 @@ use crate::code;
 
 /// Arenas at a time.
 const MAX_OPEN: usize = 3;
+
+/// The flags that programs set.
+const KNOWN: u32 =
+    JITA_EXPLICIT_ATTACH | JITA_HUGE_PAGES | JITA_ANONYMOUS | JITA_RANDOM_PLACEMENT | JITA_NO_FORKS;
 
 /// What is wrong with options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +79,7 @@ impl World {
             [ptr::null(), c"dual-open".as_ptr(), c"dual-transient".as_ptr(), c"mprotect".as_ptr()];
         let page = [0, 64 << 10, 16 << 10, 4096][usize::from(given.shape[1] % 4)];
         let whole = if page == 0 { 64 << 10 } else { page.max(code::system_page()) };
-        let known = given.flags & 0xF;
+        let known = given.flags & KNOWN as u16;
         let mut options = jita_options {
             size: 0,
             reserve: whole * (1 + usize::from(given.shape[2] % 24)),
@@ -84,7 +89,9 @@ impl World {
             near_address: given.near.map_or(ptr::null(), |near| raw::pointer(near).cast_const()),
             strategy: strategies[usize::from(given.shape[0] % 4)],
             name: if given.shape[0] & 4 == 0 { ptr::null() } else { c"fuzz \xC3\xA9".as_ptr() },
-            flags: u32::from(if given.flags >> 8 & 15 == 0 { given.flags } else { known }),
+            // What is sealed is never unmapped: no process would last.
+            flags: u32::from(if given.flags >> 8 & 15 == 0 { given.flags } else { known })
+                & !JITA_SEALED,
             reserved: 0,
         };
         match fault {
@@ -96,7 +103,8 @@ impl World {
             Fault::NoPlace | Fault::NoOptions | Fault::None => {}
         }
         let mut errors = Vec::new();
-        let of_options = options.flags > 0xF || !matches!(fault, Fault::NoPlace | Fault::None);
+        let of_options =
+            options.flags & !KNOWN != 0 || !matches!(fault, Fault::NoPlace | Fault::None);
         let sized = raw::Struct::options(&options, given.size);
         if fault != Fault::NoOptions {
             errors.extend((!sized.is_known).then_some(JITA_ERROR_VERSION));
