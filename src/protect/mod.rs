@@ -276,6 +276,15 @@ pub(crate) trait Protection: fmt::Debug + Send + Sync {
         windows: &[Window],
     ) -> OsResult<()>;
 
+    /// In a forked child that the views were kept out of, lets go of what else shows
+    /// or names the parent's memory; `windows` are those of the only thread. From then
+    /// on no window opens. System calls.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else runs in this process.
+    unsafe fn forgo(&self, _platform: &dyn Platform, _windows: &[Window]) {}
+
     /// Unmaps the views and gives keys and descriptors back.
     ///
     /// # Safety
