@@ -742,6 +742,23 @@ fn f1_children_without_the_arena_cost_and_have_nothing() {
     check(&thread, &executors);
 }
 
+#[test]
+fn f1_the_guards_of_a_childs_views_are_there() {
+    child::each_strategy(
+        "f1_the_guards_of_a_childs_views_are_there",
+        |small| {
+            let builder = Arena::builder().reserve(common::RESERVE).anonymous(true);
+            let arena = builder.strategy(small.report().strategy).build().unwrap();
+            let span = arena.span();
+            let guards = || [span.start - 1, span.end()].map(|at| maps::at(at).unwrap().rights);
+            let before = guards();
+            assert!(before.iter().all(|rights| rights.starts_with("---")), "{before:?}");
+            expect_passed(fork(|| assert_eq!(guards(), before)));
+        },
+        succeeds,
+    );
+}
+
 /// Arenas that children are to have nothing of, of both kinds of memory, and one that
 /// they cannot have memory for.
 const WITHOUT: [&str; 5] = ["hidden", "hidden anonymous", "sealed", "short", "short anonymous"];

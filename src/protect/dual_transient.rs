@@ -219,8 +219,9 @@ impl Protection for DualTransient {
         fresh: Option<Fresh>,
         windows: &[Window],
     ) -> OsResult<()> {
-        // Seen by what they show, before that changes.
-        let (known, lasting) = (self.executable.span.start, self.executable.span);
+        // Seen by what they show, before that changes. The guards of anonymous memory
+        // show some of it, too.
+        let (known, lasting) = (self.executable.span.start, self.executable.guarded());
         // SAFETY: in a child, and the view is all of the memory (caller).
         unsafe { self.unmap_windows_of_others(platform, known, lasting, windows) };
         let Some(fresh) = fresh else {
