@@ -18,8 +18,8 @@ use std::sync::{Mutex, PoisonError};
 use crate::arena::Shared;
 use crate::executor::read_header;
 use crate::page::bitmap::{self, Run, WORD};
-use crate::platform::{Access, Backing, OsError, OsResult};
-use crate::protect::{Fresh, Window};
+use crate::platform::{Access, OsError, OsResult};
+use crate::protect::{Fresh, Window, take_away};
 use crate::reclaim::retire::{BATCH, Batch, Dead, Was};
 use crate::reclaim::scheme::Collector;
 use crate::stats::{Tallies, Totals};
@@ -181,19 +181,22 @@ unsafe fn take_memory(shared: &Shared, fresh: Option<Fresh>, windows: &[Window])
         let open = windows.iter().map(|window| Span::new(window.writable, window.span.len));
         let lasting = [executable].into_iter().chain(writable).map(|view| view.span);
         for view in open.chain(lasting) {
-            let (backing, access) = (Backing::Private, Access::ReadWrite);
             // SAFETY: views of the region, and windows of the only thread.
-            let _ = unsafe { platform.map_over(backing, view.start, view.len, access) };
+            unsafe { take_away(platform, view, Access::ReadWrite) };
         }
     }
     if is_anonymous {
         platform.name_memory(executable.span.start, executable.span.len, region.name());
     }
+    if taken.is_err() {
+        // What is there now may not be read.
+        return taken;
+    }
     for span in shared.pages.resident_spans() {
         // SAFETY: in the executable view.
         unsafe { platform.invalidate_instruction_cache(span.start, span.len) };
     }
-    taken
+    Ok(())
 }
 
 /// Has free granules of the fresh memory hold traps, `[D3]`, and nothing where

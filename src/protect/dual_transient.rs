@@ -22,7 +22,7 @@ use crate::report::MemoryKind;
 use crate::units::{GRANULE, Span};
 
 use super::views::{self, File, Mapping, Wanted};
-use super::{Fresh, Protection, Rights, Strategy, View, Window};
+use super::{Fresh, Protection, Rights, Strategy, View, Window, take_away};
 
 /// See the module.
 #[derive(Debug)]
@@ -255,9 +255,9 @@ impl Protection for DualTransient {
                 unsafe { self.unmap_windows_of_others(platform, known.start, known, windows) };
             }
             for window in windows {
-                let (to, len) = (window.writable, window.span.len);
+                let to = Span::new(window.writable, window.span.len);
                 // SAFETY: a window of the only thread.
-                let _ = unsafe { platform.map_over(Backing::Private, to, len, Access::None) };
+                unsafe { take_away(platform, to, Access::None) };
             }
         }
         self.file.forgo(platform);

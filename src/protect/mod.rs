@@ -27,7 +27,7 @@ mod views;
 pub(crate) use dual_open::DualOpen;
 pub(crate) use dual_pkey::DualPkey;
 pub(crate) use dual_transient::DualTransient;
-pub(crate) use fresh::Fresh;
+pub(crate) use fresh::{Fresh, take_away};
 pub(crate) use map_jit::MapJit;
 pub(crate) use mprotect::Mprotect;
 pub(crate) use single_pkey::SinglePkey;
