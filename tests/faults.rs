@@ -104,7 +104,7 @@ fn scenario(machine: &Arc<Faulty>, strategy: Strategy, expected: i32) -> Met {
         // Abandoned granules and holes alike are accounted for, whatever failed.
         arena.verify().unwrap();
     }
-    met.lost += fork(&arena, &mut thread, &executors);
+    met.lost += fork(&arena, &mut thread, &executors, (usize::MAX, usize::MAX));
     met.refusals = arena.stats().refusals;
     machine.heal();
     // It goes on working.
@@ -151,14 +151,21 @@ fn batch(
     }
 }
 
-/// Forks; 1 if the child had no memory.
-fn fork(arena: &Arena, thread: &mut ThreadHandle, executors: &[(Executor, u32)]) -> usize {
+/// Forks; 1 if the child had no memory. It [holds](held) no more than it may.
+fn fork(
+    arena: &Arena,
+    thread: &mut ThreadHandle,
+    executors: &[(Executor, u32)],
+    most: (usize, usize),
+) -> usize {
     // SAFETY: the child runs what follows and ends.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0);
     if pid == 0 {
+        let (bytes, descriptors) = held();
         let verified = arena.verify();
         let code = match verified {
+            _ if bytes > most.0 || descriptors > most.1 => 4,
             Ok(()) => {
                 let all =
                     executors.iter().all(|(executor, number)| call(thread, executor) == *number);
@@ -248,6 +255,39 @@ fn f3_a_child_that_can_replace_nothing_has_no_rights() {
             drop(executors);
             thread.collect();
             arena.verify().unwrap();
+        },
+        |_, ended| {
+            ended.expect_success();
+        },
+    );
+}
+
+#[test]
+fn f3_nothing_is_left_of_a_fork_that_was_refused_something() {
+    child::each_strategy(
+        "f3_nothing_is_left_of_a_fork_that_was_refused_something",
+        |small| {
+            let (arena, machine) = only_arena(small);
+            let mut thread = arena.attach().unwrap();
+            let executors: Vec<_> = (0..20).map(|n| (install(&mut thread, n), n)).collect();
+            let calls = Kind::ALL.map(|kind| machine.calls(kind));
+            let before = held();
+            assert_eq!(fork(&arena, &mut thread, &executors, before), 0, "without a fault");
+            let mut lost = 0;
+            for (kind, calls) in Kind::ALL.into_iter().zip(calls) {
+                if kind == Kind::Unmap {
+                    // What is not removed stays.
+                    continue;
+                }
+                // As many as the parent made, and some that only its child makes.
+                for first in 0..machine.calls(kind) - calls + 4 {
+                    machine.fail(kind, first, 1, errno(kind));
+                    lost += fork(&arena, &mut thread, &executors, before);
+                    machine.heal();
+                    assert_eq!(held(), before, "{kind:?} {first}");
+                }
+            }
+            assert!(lost > 0 || arena.report().memory == MemoryKind::Private, "all had memory");
         },
         |_, ended| {
             ended.expect_success();

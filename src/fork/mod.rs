@@ -179,8 +179,11 @@ extern "C" fn parent() {
     let mut fresh = Vec::new();
     for (at, (member, plan)) in members.arenas.iter().zip(plans).enumerate() {
         let (shared, Some(plan)) = (member.get(), plan) else { continue };
-        if let (Some(Ok(one)), Some(control)) = (plan.fresh, &control) {
-            if copy(shared, &one, || control.show_life()).is_ok() {
+        if let Some(Ok(one)) = plan.fresh {
+            // Without a word of it to the child there is no use in a copy.
+            if let Some(control) = &control
+                && copy(shared, &one, || control.show_life()).is_ok()
+            {
                 control.set_copied(at);
             }
             fresh.push((shared, one));
@@ -216,10 +219,9 @@ extern "C" fn child() {
         };
         let fresh = plan.fresh.and_then(|fresh| {
             let fresh = fresh.ok()?;
-            let control = control.as_ref()?;
+            let is_copied = control.as_ref().is_some_and(|control| control.is_copied(at));
             // Nobody writes any more what the parent's threads wrote.
-            let is_whole =
-                control.is_copied(at) || (parent_is_gone && copy(shared, &fresh, || {}).is_ok());
+            let is_whole = is_copied || (parent_is_gone && copy(shared, &fresh, || {}).is_ok());
             if is_whole {
                 return Some(fresh);
             }
