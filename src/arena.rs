@@ -184,6 +184,12 @@ impl Shared {
         self.refs.store(left.max(1), Ordering::Relaxed);
     }
 
+    /// Whether forked children are to have nothing of the arena: its views are not
+    /// there.
+    pub(crate) fn is_kept_from_children(&self) -> bool {
+        self.config.sealed || !self.config.forks
+    }
+
     /// Whether no [`Arena`] value is left, only what came from it.
     pub(crate) fn is_abandoned(&self) -> bool {
         // Relaxed: decides only when to let go of an unused thread handle.
@@ -337,15 +343,11 @@ impl Arena {
     /// Sees to what forked children have of the arena, as its builder says.
     fn survive_forks(&self) -> OsResult<()> {
         let shared = self.shared.get();
-        let platform = shared.region.platform();
-        if shared.config.sealed {
-            // Hidden already.
-            return Ok(());
+        // What is sealed is hidden already.
+        if !shared.config.sealed && !shared.config.forks {
+            shared.region.hide_from_children()?;
         }
-        if shared.config.forks {
-            return fork::watch(self.shared.pointer(), platform);
-        }
-        shared.region.hide_from_children()
+        fork::watch(self.shared.pointer(), shared.region.platform())
     }
 
     /// Attaches the calling thread: gives it what it needs to install and run

@@ -277,8 +277,8 @@ impl Builder {
     /// posix_spawn(3) and what they are the basis of copy nothing.
     ///
     /// Saying no is for programs whose children do nothing but exec(3) or
-    /// _exit(2): forks cost them nothing, and the child has no code memory; it
-    /// faults if it runs or drops code. See "fork" in the
+    /// _exit(2): forks cost them next to nothing, and the child has no code memory; it
+    /// faults if it runs code, and what it installs is refused. See "fork" in the
     /// [crate's documentation](crate#fork).
     #[must_use]
     pub fn forks(mut self, forks: bool) -> Self {

@@ -141,6 +141,10 @@ pub(crate) fn read_block(shared: &Shared, entry: usize) -> Option<Block> {
 #[inline]
 fn size(shared: &Shared, entry: SizedEntry) -> Option<(Span, usize)> {
     let read = || {
+        if shared.lost.get().is_some() {
+            // There may be nothing to read.
+            return None;
+        }
         let block = read_block(shared, entry.entry())?;
         Some((block.span_at(entry.entry()), block.bytes()))
     };

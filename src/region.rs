@@ -19,13 +19,14 @@
 //! child's own: see [`crate::fork`].
 
 use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use crate::layout::MOST_ADDRESS;
 use crate::platform::{OsError, OsResult, Place, Platform};
 use crate::protect::{
     DualOpen, DualPkey, DualTransient, Fresh, MapJit, Mprotect, Protection, SinglePkey, Strategy,
-    Wanted,
+    Wanted, Window,
 };
 use crate::report::{Attempt, MemoryKind, Outcome, Report};
 use crate::units::{GRANULE, Span};
@@ -147,6 +148,9 @@ pub(crate) struct Region {
     name: String,
     /// Whether the lasting views cannot be unmapped any more.
     sealed: bool,
+    /// Whether this is a forked child that the views were kept out of. Changes only
+    /// while one thread is all there is, so it is no part of any model, and Relaxed.
+    is_absent: AtomicBool,
     /// If they were asked for and can be had.
     huge: Option<HugePages>,
 }
@@ -231,7 +235,9 @@ impl Region {
         let (protection, span) = protect(&**platform, strategy, memory, wanted)?;
         // From here on dropping the region undoes everything.
         let (platform, name) = (Arc::clone(platform), wanted.name.to_owned());
-        let region = Self { platform, protection, span, name, sealed: false, huge: None };
+        let is_absent = AtomicBool::new(false);
+        let region =
+            Self { platform, protection, span, name, sealed: false, is_absent, huge: None };
         if span.end() > MOST_ADDRESS {
             return Err(OsError { call: "mmap", bytes: span.len, errno: libc::EOVERFLOW });
         }
@@ -385,6 +391,18 @@ impl Region {
         Ok(())
     }
 
+    /// In a forked child that the views were kept out of, lets go of what else there is
+    /// of the parent's memory; `windows` are those of the only thread. System calls.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else runs in this process.
+    pub(crate) unsafe fn forgo(&self, windows: &[Window]) {
+        self.is_absent.store(true, Ordering::Relaxed);
+        // SAFETY: from the caller.
+        unsafe { self.protection.forgo(&*self.platform, windows) };
+    }
+
     /// Name of the memory.
     pub(crate) fn name(&self) -> &str {
         &self.name
@@ -408,6 +426,10 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
+        if *self.is_absent.get_mut() {
+            // What was at these addresses is the parent's, and what is now anybody's.
+            return;
+        }
         if self.sealed {
             // The views stay, and so do the key and the file that go with them.
             // SAFETY: whole system pages, and nobody uses them.

@@ -11,6 +11,7 @@ mod common;
 
 use std::error::Error;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use common::child;
@@ -19,8 +20,8 @@ use jit_arena::platform::faulty::{Faulty, Kind};
 use jit_arena::platform::model::{Machine, Options};
 use jit_arena::platform::{Access, Backing, Place, Platform, native};
 use jit_arena::{
-    Arena, Attempt, BuildError, CodeLayout, Executor, OsError, Outcome, RegionError, Strategy,
-    ThreadHandle,
+    Arena, Attempt, BuildError, CodeLayout, Executor, MemoryKind, OsError, Outcome, RegionError,
+    Strategy, ThreadHandle,
 };
 
 /// The error that a refused call of this kind gives.
@@ -103,7 +104,7 @@ fn scenario(machine: &Arc<Faulty>, strategy: Strategy, expected: i32) -> Met {
         // Abandoned granules and holes alike are accounted for, whatever failed.
         arena.verify().unwrap();
     }
-    met.lost += fork(&arena, &mut thread, &executors);
+    met.lost += fork(&arena, &mut thread, &executors, (usize::MAX, usize::MAX));
     met.refusals = arena.stats().refusals;
     machine.heal();
     // It goes on working.
@@ -150,14 +151,21 @@ fn batch(
     }
 }
 
-/// Forks; 1 if the child had no memory.
-fn fork(arena: &Arena, thread: &mut ThreadHandle, executors: &[(Executor, u32)]) -> usize {
+/// Forks; 1 if the child had no memory. It [holds](held) no more than it may.
+fn fork(
+    arena: &Arena,
+    thread: &mut ThreadHandle,
+    executors: &[(Executor, u32)],
+    most: (usize, usize),
+) -> usize {
     // SAFETY: the child runs what follows and ends.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0);
     if pid == 0 {
+        let (bytes, descriptors) = held();
         let verified = arena.verify();
         let code = match verified {
+            _ if bytes > most.0 || descriptors > most.1 => 4,
             Ok(()) => {
                 let all =
                     executors.iter().all(|(executor, number)| call(thread, executor) == *number);
@@ -177,6 +185,114 @@ fn fork(arena: &Arena, thread: &mut ThreadHandle, executors: &[(Executor, u32)])
         lost @ 0..=1 => lost as usize,
         other => panic!("the child ended with {other}"),
     }
+}
+
+/// An arena on a machine that fails, the only one of the process: what is made once a
+/// fork is made by its machine, too.
+fn only_arena(small: Arena) -> (Arena, Arc<Faulty>) {
+    let strategy = small.report().strategy;
+    drop(small);
+    let machine = Faulty::new(native());
+    let builder = Arena::builder().reserve(RESERVE).strategy(strategy);
+    (builder.build_on(Arc::clone(&machine) as _).unwrap(), machine)
+}
+
+/// What a child does that can have no memory of its own, and then ends.
+fn child_without(arena: Arena, thread: ThreadHandle, executors: Vec<Executor>) {
+    assert_eq!(arena.verify().unwrap_err().invariant, "F3");
+    let has_rights = |mapping: &&maps::Mapping| {
+        let of_memory = ["jit-arena", "/dev/zero"].iter().any(|of| mapping.name.contains(of));
+        of_memory && !mapping.rights.starts_with("---")
+    };
+    let all = maps::all();
+    let left: Vec<_> = all.iter().filter(has_rights).collect();
+    assert!(left.is_empty(), "{left:?}");
+    let inside = arena.span().start;
+    assert!(maps::at(inside).is_none_or(|mapping| mapping.rights.starts_with("---")));
+    drop((executors, thread, arena));
+}
+
+#[test]
+fn f3_a_child_that_can_replace_nothing_has_no_rights() {
+    child::each_strategy(
+        "f3_a_child_that_can_replace_nothing_has_no_rights",
+        |small| {
+            let (arena, machine) = only_arena(small);
+            let mut thread = arena.attach().unwrap();
+            let executors: Vec<_> = (0..20).map(|number| install(&mut thread, number)).collect();
+            // Longer than its handle remembers.
+            let long = thread.install(&[0; 150 * KIB], &[]).unwrap();
+            if arena.report().memory == MemoryKind::Private {
+                return;
+            }
+            let executors: Vec<_> = executors.into_iter().chain([long]).collect();
+            // Each that is refused is a worse machine; the worst ends the child.
+            let all = [Kind::MapOver, Kind::Protect, Kind::Unmap];
+            for refused in 1..=all.len() {
+                for &kind in &all[..refused] {
+                    machine.fail(kind, 0, usize::MAX / 2, libc::ENOMEM);
+                }
+                // SAFETY: the child runs what follows and ends.
+                let pid = unsafe { libc::fork() };
+                assert!(pid >= 0);
+                if pid == 0 {
+                    let without = || child_without(arena, thread, executors);
+                    let passed = catch_unwind(AssertUnwindSafe(without)).is_ok();
+                    // SAFETY: ends the child.
+                    unsafe { libc::_exit(if passed { 0 } else { 101 }) };
+                }
+                let mut status = 0;
+                // SAFETY: waits for the child just forked.
+                assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+                machine.heal();
+                if refused == all.len() {
+                    assert!(libc::WIFSIGNALED(status), "{status:#x}");
+                    assert_eq!(libc::WTERMSIG(status), libc::SIGABRT);
+                } else {
+                    assert_eq!(status, 0, "{refused} kinds refused");
+                }
+            }
+            drop(executors);
+            thread.collect();
+            arena.verify().unwrap();
+        },
+        |_, ended| {
+            ended.expect_success();
+        },
+    );
+}
+
+#[test]
+fn f3_nothing_is_left_of_a_fork_that_was_refused_something() {
+    child::each_strategy(
+        "f3_nothing_is_left_of_a_fork_that_was_refused_something",
+        |small| {
+            let (arena, machine) = only_arena(small);
+            let mut thread = arena.attach().unwrap();
+            let executors: Vec<_> = (0..20).map(|n| (install(&mut thread, n), n)).collect();
+            let calls = Kind::ALL.map(|kind| machine.calls(kind));
+            let before = held();
+            assert_eq!(fork(&arena, &mut thread, &executors, before), 0, "without a fault");
+            let mut lost = 0;
+            for (kind, calls) in Kind::ALL.into_iter().zip(calls) {
+                if kind == Kind::Unmap {
+                    // What is not removed stays.
+                    continue;
+                }
+                // As many as the parent made, and some that only its child makes.
+                for first in 0..machine.calls(kind) - calls + 4 {
+                    machine.fail(kind, first, 1, errno(kind));
+                    lost += fork(&arena, &mut thread, &executors, before);
+                    machine.heal();
+                    assert_eq!(held(), before, "{kind:?} {first}");
+                }
+            }
+            assert!(lost > 0 || arena.report().memory == MemoryKind::Private, "all had memory");
+        },
+        |_, ended| {
+            ended.expect_success();
+        },
+    );
 }
 
 /// Bytes of mappings of the arena's, and open descriptors.

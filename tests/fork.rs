@@ -18,7 +18,8 @@ use common::child::{self, Ended};
 use common::code::{self, CallsHelper};
 use common::{KIB, Random, bytes_at, call, call_at, constant, install, maps};
 use jit_arena::{
-    Arena, CodeLayout, Executor, InstallError, ReserveError, Slot, Strategy, ThreadHandle,
+    Arena, BuildError, CodeLayout, Executor, InstallError, ReserveError, Slot, Strategy,
+    ThreadHandle, WriteError,
 };
 use jit_arena::{CodeInfo, Span, Symbol, Tool};
 
@@ -739,6 +740,178 @@ fn f1_children_without_the_arena_cost_and_have_nothing() {
         assert!(maps::at(arena.span().start).is_none());
     }));
     check(&thread, &executors);
+}
+
+#[test]
+fn f1_the_guards_of_a_childs_views_are_there() {
+    child::each_strategy(
+        "f1_the_guards_of_a_childs_views_are_there",
+        |small| {
+            let builder = Arena::builder().reserve(common::RESERVE).anonymous(true);
+            let arena = builder.strategy(small.report().strategy).build().unwrap();
+            let span = arena.span();
+            let guards = || [span.start - 1, span.end()].map(|at| maps::at(at).unwrap().rights);
+            let before = guards();
+            assert!(before.iter().all(|rights| rights.starts_with("---")), "{before:?}");
+            expect_passed(fork(|| assert_eq!(guards(), before)));
+        },
+        succeeds,
+    );
+}
+
+/// Arenas that children are to have nothing of, of both kinds of memory, and one that
+/// they cannot have memory for.
+const WITHOUT: [&str; 5] = ["hidden", "hidden anonymous", "sealed", "short", "short anonymous"];
+
+/// None where it cannot be had here.
+fn arena_without(strategy: Strategy, kind: &str) -> Option<Arena> {
+    let builder = Arena::builder().reserve(common::RESERVE).strategy(strategy);
+    let builder = builder.anonymous(kind.ends_with("anonymous"));
+    let builder = builder.forks(!kind.starts_with("hidden"));
+    match builder.sealed(kind.starts_with("sealed")).build() {
+        Ok(arena) => Some(arena),
+        Err(BuildError::Seal(error)) => {
+            common::not_run(&error.to_string());
+            None
+        }
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+/// In a child for each strategy that works here and each of [`WITHOUT`].
+fn each_without(test: &str, body: impl FnOnce(Arena, &str)) {
+    if let Some(part) = child::part() {
+        let (strategy, kind) = part.split_once(' ').unwrap();
+        if let Some(arena) = arena_without(strategy.parse().unwrap(), kind) {
+            body(arena, kind);
+        }
+        return;
+    }
+    for strategy in Strategy::ALL {
+        if common::arena_of(strategy).is_none() {
+            continue;
+        }
+        for kind in WITHOUT {
+            if kind.starts_with("short") && common::is_sanitized() {
+                continue;
+            }
+            child::run(test, &format!("{strategy} {kind}")).expect_success();
+        }
+    }
+}
+
+/// Leaves a "short" arena's children no room for memory of their own.
+fn leave_no_room(arena: &Arena, kind: &str) {
+    if kind.starts_with("short") {
+        let in_use: usize = maps::all().iter().map(|mapping| mapping.range.len()).sum();
+        limit(libc::RLIMIT_AS, (in_use + arena.span().len / 2) as u64);
+    }
+}
+
+fn is_private(arena: &Arena) -> bool {
+    arena.report().memory == jit_arena::MemoryKind::Private
+}
+
+#[test]
+fn f3_a_child_without_memory_leaves_its_parents_as_it_was() {
+    each_without("f3_a_child_without_memory_leaves_its_parents_as_it_was", |arena, kind| {
+        // A handle that is kept goes with the thread.
+        let kept = arena.with_thread(|thread| make(thread, 500, 10)).unwrap();
+        let mut thread = arena.attach().unwrap();
+        let mut executors = make(&mut thread, 1, 100);
+        // Far longer than a handle remembers.
+        let long = thread.install(&[0x90; 100 * KIB], &[]).unwrap();
+        // Holes of the thread's own, and all of a claim but its beginning.
+        executors.retain(|(_, value)| value % 3 != 0);
+        thread.collect();
+        executors.extend(make(&mut thread, 700, 5));
+        let mut place = thread.reserve(CodeLayout::new(64)).unwrap();
+        let slot = arena.slot();
+        slot.install(install(&mut thread, 41)).unwrap();
+        leave_no_room(&arena, kind);
+        let shared = !is_private(&arena);
+        let bytes = || shared.then(|| bytes_at(arena.span().start, 512 * KIB));
+        let before = bytes();
+        let has_memory = kind.starts_with("short") && !shared;
+        let transient = arena.report().strategy == Strategy::DualTransient;
+        // SAFETY: as in `fork`.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0);
+        if pid == 0 {
+            // SAFETY: as in `fork`.
+            unsafe { libc::alarm(LIMIT) };
+            let passed = catch_unwind(AssertUnwindSafe(move || {
+                if has_memory {
+                    return;
+                }
+                let error = thread.reserve(CodeLayout::new(64)).unwrap_err();
+                assert!(matches!(error, ReserveError::Os(os) if os.call == "fork"), "{error:?}");
+                assert_eq!(arena.verify().unwrap_err().invariant, "F3");
+                if transient {
+                    let error = thread.write().write_at(&mut place, 0, &[1; 64]).unwrap_err();
+                    assert!(matches!(error, WriteError::Os(os) if os.call == "fork"), "{error:?}");
+                    let files = descriptors();
+                    assert!(!files.iter().any(|name| name.contains("jit-arena")), "{files:?}");
+                }
+                arena.collect().unwrap();
+                drop((executors, long, kept, place, slot));
+                thread.collect();
+                drop((thread, arena));
+            }));
+            // With this thread's destructors, as a program ends that returns from its
+            // main function.
+            // SAFETY: the only thread.
+            unsafe { libc::exit(if passed.is_ok() { 0 } else { 101 }) }
+        }
+        expect_passed(pid);
+        assert_eq!(bytes(), before);
+        check(&thread, &executors);
+        check(&thread, &kept);
+        churn(&mut thread, &mut executors, 1000, 200);
+        thread.write().write_at(&mut place, 0, &constant(8)).unwrap();
+        let last = thread.publish(place).unwrap();
+        assert_eq!(call(&thread, &last), 8);
+        arena.verify().unwrap();
+        drop((executors, kept, long, slot, last));
+        arena.collect().unwrap();
+        expect_nothing_left(&arena, &mut thread);
+    });
+}
+
+#[test]
+fn f3_a_child_without_memory_has_no_window_of_its_parents() {
+    each_without("f3_a_child_without_memory_has_no_window_of_its_parents", |arena, kind| {
+        let mut thread = arena.attach().unwrap();
+        let mut place = thread.reserve(CodeLayout::new(64)).unwrap();
+        leave_no_room(&arena, kind);
+        let barrier = common::Barrier::new(2);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut thread = arena.attach().unwrap();
+                let mut place = thread.reserve(CodeLayout::new(64)).unwrap();
+                let mut scope = thread.write();
+                scope.write_at(&mut place, 0, &constant(7)).unwrap();
+                barrier.wait();
+                barrier.wait();
+            });
+            barrier.wait();
+            let mut scope = thread.write();
+            scope.write_at(&mut place, 0, &constant(8)).unwrap();
+            let child = fork(|| {
+                let shows = |mapping: &maps::Mapping| {
+                    mapping.rights.ends_with('s')
+                        && !mapping.rights.starts_with("---")
+                        && ["jit-arena", "/dev/zero"].iter().any(|of| mapping.name.contains(of))
+                };
+                let left: Vec<_> = maps::all().into_iter().filter(shows).collect();
+                assert!(left.is_empty(), "{left:?}");
+                drop(scope);
+                drop(place);
+            });
+            barrier.wait();
+            expect_passed(child);
+        });
+    });
 }
 
 #[test]

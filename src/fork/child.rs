@@ -18,8 +18,8 @@ use std::sync::{Mutex, PoisonError};
 use crate::arena::Shared;
 use crate::executor::read_header;
 use crate::page::bitmap::{self, Run, WORD};
-use crate::platform::{Access, Backing, OsError, OsResult};
-use crate::protect::{Fresh, Window};
+use crate::platform::{Access, OsError, OsResult};
+use crate::protect::{Fresh, Window, take_away};
 use crate::reclaim::retire::{BATCH, Batch, Dead, Was};
 use crate::reclaim::scheme::Collector;
 use crate::stats::{Tallies, Totals};
@@ -71,10 +71,8 @@ impl Seen {
 pub(super) unsafe fn settle(arena: NonNull<Shared>, fresh: Option<Fresh>, is_quiet: bool) {
     // SAFETY: arenas on the list are alive.
     let shared = unsafe { arena.as_ref() };
-    let mut own = Vec::new();
-    thread::for_each_attached(arena, |state| own.push(NonNull::from(state)));
-    // SAFETY: states of this thread's, which is here.
-    let own: Vec<&ThreadState> = own.iter().map(|state| unsafe { state.as_ref() }).collect();
+    // SAFETY: from the caller.
+    let own = unsafe { own_states(arena) };
     let windows: Vec<Window> = own.iter().flat_map(|state| state.windows()).collect();
     // SAFETY: from the caller.
     let memory = unsafe { take_memory(shared, fresh, &windows) };
@@ -119,6 +117,51 @@ pub(super) unsafe fn settle(arena: NonNull<Shared>, fresh: Option<Fresh>, is_qui
     shared.drop_refs_of_others(left.handles);
 }
 
+/// Has the child of an arena that children are to have nothing of let go of what it
+/// inherited all the same: what can be written, and what would be written when it
+/// drops what it has. Copies nothing, and leaves the books as they are.
+///
+/// # Safety
+///
+/// As [`settle`], in a child that the views were kept out of.
+pub(super) unsafe fn forgo(arena: NonNull<Shared>) {
+    /// What it says from then on.
+    const ABSENT: OsError = OsError { call: "fork", bytes: 0, errno: libc::ENOTSUP };
+    // SAFETY: arenas on the list are alive.
+    let shared = unsafe { arena.as_ref() };
+    // SAFETY: from the caller.
+    let own = unsafe { own_states(arena) };
+    let windows: Vec<Window> = own.iter().flat_map(|state| state.windows()).collect();
+    // SAFETY: from the caller.
+    unsafe { shared.region.forgo(&windows) };
+    let _ = shared.lost.set(ABSENT);
+    // SAFETY: as in `settle`.
+    unsafe { shared.collector.renew(Collector::new()) };
+    for state in &own {
+        // SAFETY: as there.
+        unsafe { state.after_fork(true) };
+        state.unsealed.borrow_mut().clear();
+    }
+    drop_batches(shared);
+    let left = shared
+        .threads
+        .after_fork(|record| own.iter().any(|state| core::ptr::eq(state.record(), record)));
+    shared.gate.reset(true);
+    shared.drop_refs_of_others(left.handles);
+}
+
+/// The calling thread's states.
+///
+/// # Safety
+///
+/// As [`settle`].
+unsafe fn own_states<'a>(arena: NonNull<Shared>) -> Vec<&'a ThreadState> {
+    let mut own = Vec::new();
+    thread::for_each_attached(arena, |state| own.push(NonNull::from(state)));
+    // SAFETY: of this thread, which is in the midst of its fork.
+    own.iter().map(|state| unsafe { state.as_ref() }).collect()
+}
+
 /// Puts fresh memory in place, or none.
 ///
 /// # Safety
@@ -138,19 +181,22 @@ unsafe fn take_memory(shared: &Shared, fresh: Option<Fresh>, windows: &[Window])
         let open = windows.iter().map(|window| Span::new(window.writable, window.span.len));
         let lasting = [executable].into_iter().chain(writable).map(|view| view.span);
         for view in open.chain(lasting) {
-            let (backing, access) = (Backing::Private, Access::ReadWrite);
             // SAFETY: views of the region, and windows of the only thread.
-            let _ = unsafe { platform.map_over(backing, view.start, view.len, access) };
+            unsafe { take_away(platform, view, Access::ReadWrite) };
         }
     }
     if is_anonymous {
         platform.name_memory(executable.span.start, executable.span.len, region.name());
     }
+    if taken.is_err() {
+        // What is there now may not be read.
+        return taken;
+    }
     for span in shared.pages.resident_spans() {
         // SAFETY: in the executable view.
         unsafe { platform.invalidate_instruction_cache(span.start, span.len) };
     }
-    taken
+    Ok(())
 }
 
 /// Has free granules of the fresh memory hold traps, `[D3]`, and nothing where

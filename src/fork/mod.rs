@@ -59,7 +59,7 @@ use control::Control;
 /// that takes longer waits for a lock that this thread has.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// An arena whose memory children get a copy of.
+/// An arena that children get a copy of, or are to have nothing of.
 struct Member(NonNull<Shared>);
 
 // SAFETY: `Shared` is Sync, and leaves the list before it is freed.
@@ -92,8 +92,9 @@ static UNDER_WAY: UnderWay = UnderWay(UnsafeCell::new(None));
 struct Forking {
     /// Locked meanwhile: no arena comes or goes, and one fork is at a time.
     members: MutexGuard<'static, Members>,
-    /// As many as there are arenas, in their order.
-    plans: Vec<Plan>,
+    /// As many as there are arenas, in their order; none for those that children are
+    /// to have nothing of.
+    plans: Vec<Option<Plan>>,
     control: Option<Control>,
     parent: i32,
 }
@@ -110,8 +111,8 @@ fn lock() -> MutexGuard<'static, Members> {
     MEMBERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has children get a copy of an arena's memory from now on, if the machine
-/// forks.
+/// Has children get a copy of an arena's memory from now on, or let go of what they
+/// inherit, if the machine forks.
 ///
 /// # Errors
 ///
@@ -145,8 +146,9 @@ fn under_way() -> Option<Forking> {
 
 extern "C" fn prepare() {
     let members = lock();
+    let plan = |shared: &Shared| (!shared.is_kept_from_children()).then(|| plan(shared));
     let plans = members.arenas.iter().map(|member| plan(member.get())).collect::<Vec<_>>();
-    let has_shared = plans.iter().any(|plan| plan.fresh.is_some());
+    let has_shared = plans.iter().flatten().any(|plan| plan.fresh.is_some());
     let platform = members.arenas.first().map(|member| member.get().region.platform());
     let control = platform.filter(|_| has_shared).and_then(|on| Control::new(on, plans.len()));
     let parent = platform.map_or(0, |platform| platform.process_and_parent().0);
@@ -176,9 +178,12 @@ extern "C" fn parent() {
     let Forking { members, plans, control, .. } = forking;
     let mut fresh = Vec::new();
     for (at, (member, plan)) in members.arenas.iter().zip(plans).enumerate() {
-        let shared = member.get();
-        if let (Some(Ok(one)), Some(control)) = (plan.fresh, &control) {
-            if copy(shared, &one, || control.show_life()).is_ok() {
+        let (shared, Some(plan)) = (member.get(), plan) else { continue };
+        if let Some(Ok(one)) = plan.fresh {
+            // Without a word of it to the child there is no use in a copy.
+            if let Some(control) = &control
+                && copy(shared, &one, || control.show_life()).is_ok()
+            {
                 control.set_copied(at);
             }
             fresh.push((shared, one));
@@ -207,12 +212,16 @@ extern "C" fn child() {
     };
     for (at, (member, plan)) in members.arenas.iter().zip(plans).enumerate() {
         let shared = member.get();
+        let Some(plan) = plan else {
+            // SAFETY: as below, and its views were kept out of it.
+            unsafe { child::forgo(member.0) };
+            continue;
+        };
         let fresh = plan.fresh.and_then(|fresh| {
             let fresh = fresh.ok()?;
-            let control = control.as_ref()?;
+            let is_copied = control.as_ref().is_some_and(|control| control.is_copied(at));
             // Nobody writes any more what the parent's threads wrote.
-            let is_whole =
-                control.is_copied(at) || (parent_is_gone && copy(shared, &fresh, || {}).is_ok());
+            let is_whole = is_copied || (parent_is_gone && copy(shared, &fresh, || {}).is_ok());
             if is_whole {
                 return Some(fresh);
             }

@@ -17,31 +17,36 @@
 
 use core::sync::atomic::{AtomicI32, Ordering};
 
-use crate::platform::{Access, Backing, KeyAccess, MemoryFile, OsResult, Platform};
+use crate::platform::{Access, Backing, KeyAccess, MemoryFile, OsResult, Place, Platform};
 use crate::report::MemoryKind;
 use crate::units::{GRANULE, Span};
 
 use super::views::{self, File, Mapping, Wanted};
-use super::{Fresh, Protection, Rights, Strategy, View, Window};
+use super::{Fresh, Protection, Rights, Strategy, View, Window, take_away};
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct DualTransient {
     executable: View,
     /// Kept open to map windows from; shared anonymous memory needs none. A
-    /// forked child has another.
+    /// forked child has another, or may open no window.
     file: Descriptor,
     system_page: usize,
 }
 
-/// A descriptor, or none. Changes only while one thread is all there is, so it
-/// is no part of any model, and Relaxed.
+/// A descriptor, none, or [`GONE`](Self::GONE). Changes only while one thread is all
+/// there is, so it is no part of any model, and Relaxed.
 #[derive(Debug)]
 struct Descriptor(AtomicI32);
 
 impl Descriptor {
+    const NONE: i32 = -1;
+
+    /// In a child that is to have nothing of its parent's: no window opens.
+    const GONE: i32 = -2;
+
     fn new(file: Option<MemoryFile>) -> Self {
-        Self(AtomicI32::new(file.map_or(-1, |file| file.0)))
+        Self(AtomicI32::new(file.map_or(Self::NONE, |file| file.0)))
     }
 
     fn get(&self) -> Option<MemoryFile> {
@@ -49,11 +54,26 @@ impl Descriptor {
         (file >= 0).then_some(MemoryFile(file))
     }
 
-    /// Changes it, and returns what it was.
-    fn replace(&self, file: Option<MemoryFile>) -> Option<MemoryFile> {
+    fn is_gone(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::GONE
+    }
+
+    /// Changes it, and closes what it was.
+    fn replace(&self, platform: &dyn Platform, file: Option<MemoryFile>) {
+        self.set(platform, file.map_or(Self::NONE, |file| file.0));
+    }
+
+    /// Closes it for good.
+    fn forgo(&self, platform: &dyn Platform) {
+        self.set(platform, Self::GONE);
+    }
+
+    fn set(&self, platform: &dyn Platform, to: i32) {
         let before = self.get();
-        self.0.store(file.map_or(-1, |file| file.0), Ordering::Relaxed);
-        before
+        self.0.store(to, Ordering::Relaxed);
+        if let Some(before) = before {
+            platform.close_file(before);
+        }
     }
 }
 
@@ -95,11 +115,45 @@ impl DualTransient {
         platform: &'p dyn Platform,
         span: Span,
     ) -> OsResult<(Span, Mapping<'p>)> {
+        if self.file.is_gone() {
+            return Err(Fresh::MISSING);
+        }
         let pages = span.round_out(self.system_page);
         // SAFETY: the region is whole system pages, so rounding out stays in.
         let mapping =
             unsafe { views::temporary(platform, self.file.get(), self.executable.span, pages) }?;
         Ok((pages, mapping))
+    }
+
+    /// Unmaps what else shows the memory that is mapped at `known`, but for `lasting`
+    /// and `windows`: windows of threads that are not here.
+    ///
+    /// # Safety
+    ///
+    /// In a forked child, whose only thread has `windows`; the region's memory is
+    /// mapped at `known`, which is in `lasting`.
+    unsafe fn unmap_windows_of_others(
+        &self,
+        platform: &dyn Platform,
+        known: usize,
+        lasting: Span,
+        windows: &[Window],
+    ) {
+        let own = windows.iter().map(|window| Span::new(window.writable, window.span.len));
+        let mut keep: Vec<Span> = own.chain([lasting]).collect();
+        keep.sort_unstable_by_key(|span| span.start);
+        for (start, len) in platform.mappings_of(known) {
+            // Neighbours may be one mapping to the system, ours among them.
+            let mut from = start;
+            let inside = keep.iter().filter(|span| span.start < start + len && span.end() > start);
+            for span in inside.copied().chain([Span::new(start + len, 0)]) {
+                if span.start > from {
+                    // SAFETY: of threads that are not here.
+                    unsafe { views::unmap(platform, Span::new(from, span.start - from)) };
+                }
+                from = from.max(span.end());
+            }
+        }
     }
 }
 
@@ -127,6 +181,10 @@ impl Protection for DualTransient {
     }
 
     unsafe fn close_window(&self, platform: &dyn Platform, window: &Window) -> OsResult<()> {
+        if self.file.is_gone() {
+            // Of before the fork: what is there now may be somebody else's.
+            return Ok(());
+        }
         // SAFETY: mapped by `window` for this window alone, which is over.
         unsafe { platform.unmap(window.writable, window.span.len) }
     }
@@ -161,24 +219,15 @@ impl Protection for DualTransient {
         fresh: Option<Fresh>,
         windows: &[Window],
     ) -> OsResult<()> {
-        let Some(fresh) = fresh else { return Err(Fresh::MISSING) };
-        // Windows on the parent's memory, whose threads are not here: seen by
-        // what they show, before that changes.
-        let own = windows.iter().map(|window| Span::new(window.writable, window.span.len));
-        let mut keep: Vec<Span> = own.chain([self.executable.span]).collect();
-        keep.sort_unstable_by_key(|span| span.start);
-        for (start, len) in platform.mappings_of(self.executable.span.start) {
-            // Neighbours may be one mapping to the system, ours among them.
-            let mut from = start;
-            let inside = keep.iter().filter(|span| span.start < start + len && span.end() > start);
-            for span in inside.copied().chain([Span::new(start + len, 0)]) {
-                if span.start > from {
-                    // SAFETY: of threads that are not here.
-                    unsafe { views::unmap(platform, Span::new(from, span.start - from)) };
-                }
-                from = from.max(span.end());
-            }
-        }
+        // Seen by what they show, before that changes. The guards of anonymous memory
+        // show some of it, too.
+        let (known, lasting) = (self.executable.span.start, self.executable.guarded());
+        // SAFETY: in a child, and the view is all of the memory (caller).
+        unsafe { self.unmap_windows_of_others(platform, known, lasting, windows) };
+        let Some(fresh) = fresh else {
+            self.file.forgo(platform);
+            return Err(Fresh::MISSING);
+        };
         // SAFETY: all of the view, whose bytes `fresh` has (caller).
         let mut shown = unsafe { fresh.show_executable(platform, 0, self.executable.span) };
         for window in windows {
@@ -188,10 +237,30 @@ impl Protection for DualTransient {
             let again = || unsafe { fresh.show_writable(platform, offset, to, None) };
             shown = shown.and_then(|()| again());
         }
-        if let Some(before) = self.file.replace(fresh.finish(platform, true)) {
-            platform.close_file(before);
+        self.file.replace(platform, fresh.finish(platform, true));
+        if shown.is_err() {
+            self.file.forgo(platform);
         }
         shown
+    }
+
+    unsafe fn forgo(&self, platform: &dyn Platform, windows: &[Window]) {
+        // Windows of anonymous memory are copies of a view that children do not have,
+        // and so not here either.
+        if let Some(file) = self.file.get() {
+            let (backing, len) = (Backing::File(file, 0), self.system_page);
+            if let Ok(known) = Mapping::new(platform, backing, Place::Anywhere, len, Access::None) {
+                let known = known.span();
+                // SAFETY: in a child (caller), and of the same file.
+                unsafe { self.unmap_windows_of_others(platform, known.start, known, windows) };
+            }
+            for window in windows {
+                let to = Span::new(window.writable, window.span.len);
+                // SAFETY: a window of the only thread.
+                unsafe { take_away(platform, to, Access::None) };
+            }
+        }
+        self.file.forgo(platform);
     }
 
     unsafe fn release(&self, platform: &dyn Platform) {

@@ -148,3 +148,26 @@ impl Fresh {
         None
     }
 }
+
+/// Puts private memory in the place of what shows the parent's, in a child that is to
+/// have nothing of that. Where the system has none to give, nothing there can be read,
+/// written or run any more; a child that cannot have even that ends. System calls.
+///
+/// # Safety
+///
+/// A mapping of the region's, or a window of the only thread.
+pub(crate) unsafe fn take_away(platform: &dyn Platform, view: Span, access: Access) {
+    // SAFETY: from the caller.
+    let replaced = unsafe { platform.map_over(Backing::Private, view.start, view.len, access) };
+    let gone = replaced.or_else(|_| {
+        // SAFETY: as above.
+        unsafe { platform.protect(view.start, view.len, Access::None, None) }
+    });
+    // Kernels that account for memory late have taken away already what was there, and
+    // find nothing to protect.
+    // SAFETY: as above; nobody could do anything with it.
+    let gone = gone.or_else(|_| unsafe { platform.unmap(view.start, view.len) });
+    if gone.is_err() {
+        std::process::abort();
+    }
+}

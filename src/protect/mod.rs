@@ -27,7 +27,7 @@ mod views;
 pub(crate) use dual_open::DualOpen;
 pub(crate) use dual_pkey::DualPkey;
 pub(crate) use dual_transient::DualTransient;
-pub(crate) use fresh::Fresh;
+pub(crate) use fresh::{Fresh, take_away};
 pub(crate) use map_jit::MapJit;
 pub(crate) use mprotect::Mprotect;
 pub(crate) use single_pkey::SinglePkey;
@@ -275,6 +275,15 @@ pub(crate) trait Protection: fmt::Debug + Send + Sync {
         fresh: Option<Fresh>,
         windows: &[Window],
     ) -> OsResult<()>;
+
+    /// In a forked child that the views were kept out of, lets go of what else shows
+    /// or names the parent's memory; `windows` are those of the only thread. From then
+    /// on no window opens. System calls.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else runs in this process.
+    unsafe fn forgo(&self, _platform: &dyn Platform, _windows: &[Window]) {}
 
     /// Unmaps the views and gives keys and descriptors back.
     ///
