@@ -197,8 +197,9 @@ impl Shared {
     }
 }
 
-/// Gives `n` handles back; frees the arena with the last. Lock-free; makes
-/// system calls when it frees.
+/// Gives `n` handles back; frees the arena with the last. Wait-free but for that
+/// one, which takes the lock of the arenas that forks know, so may wait for the
+/// copy of a fork under way, and makes system calls.
 ///
 /// # Safety
 ///
@@ -364,7 +365,11 @@ impl Arena {
     }
 
     /// Runs `f` with a handle of the calling thread's that is made on first
-    /// use and kept until the thread exits or the arena is gone.
+    /// use and kept.
+    ///
+    /// A kept handle keeps the arena's memory, like any other. It is dropped when
+    /// the thread exits, or as the thread next calls this, of whichever arena, once
+    /// no `Arena` is left of its own.
     ///
     /// Inside `f` the handle is away; a nested call uses another.
     ///

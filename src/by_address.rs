@@ -118,8 +118,9 @@ impl Executor {
 
 impl Arena {
     /// Retires the executor entered at `entry`, on any thread: as dropping its
-    /// handle would. Wait-free on a thread that is attached, but for the pin it
-    /// takes; lock-free on another, which it attaches for the moment.
+    /// handle would. On a thread that is attached as wait-free as a drop and a
+    /// [`pin`](crate::ThreadHandle::pin), which are lock-free now and then;
+    /// lock-free on another, which it attaches for the moment.
     ///
     /// # Errors
     ///

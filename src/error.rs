@@ -227,7 +227,8 @@ pub enum WriteError {
         /// Length of the reservation.
         reserved: usize,
     },
-    /// A shrunk size is larger than the reserved one, or leaves no code.
+    /// A shrunk size is larger than the reserved one, leaves no code, or cuts code
+    /// with data behind it.
     BadShrink,
     /// The system refused to open the window.
     Os(OsError),

@@ -1,9 +1,13 @@
 //! Code memory for multi-threaded JITs.
 //!
 //! Any thread installs machine code without a lock, and on machines with
-//! protection keys without a system call; no mapping is ever writable and
-//! executable; code is freed safely while other threads run it; and many small
-//! executors share pages with almost no waste.
+//! protection keys usually without a system call (some commit memory or
+//! synchronise cores, for many installs at once); with the strategies that are
+//! chosen by default on Linux no mapping is ever writable and executable, see
+//! [`Strategy::never_wx`]; code is freed safely while other threads run it; and
+//! many small executors share pages with almost no waste. DESIGN.md, section 9,
+//! says which operation is wait-free, which is lock-free, and what each does now
+//! and then.
 //!
 //! The path of one executor, and where to read about each step:
 //!

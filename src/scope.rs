@@ -162,11 +162,15 @@ impl<'t> WriteScope<'t> {
     /// `data_len` of data. The data stays where it was reserved, so it can be
     /// dropped (0) or cut, and code can shrink only if there is no data left.
     ///
-    /// What falls off is filled with traps and can be reserved again at once.
+    /// Whole granules of 64 bytes that fall off are filled with traps and become
+    /// free: at once if nothing was reserved behind them, otherwise as those of a
+    /// reservation that is dropped. Up to 63 bytes that fall off stay in the last
+    /// granule as they are. Equal sizes change nothing.
     ///
     /// # Errors
     ///
-    /// Sizes that are not smaller; otherwise as [`write_at`](Self::write_at).
+    /// Sizes that are larger, no code, or less code with data behind it; otherwise
+    /// as [`write_at`](Self::write_at).
     pub fn shrink(
         &mut self,
         reservation: &mut Reservation,

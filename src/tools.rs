@@ -115,7 +115,8 @@ pub trait Tool: fmt::Debug + Send + Sync {
     fn unmapped(&self, region: Span);
 }
 
-/// The tools of an arena. Dropped before the region is unmapped.
+/// The tools of an arena. Told of its end before the region is unmapped, and
+/// dropped after.
 #[derive(Clone, Default)]
 pub(crate) struct Tools {
     tools: Vec<Arc<dyn Tool>>,

@@ -6,6 +6,10 @@
 //
 // - Functions return JITA_OK, JITA_EMPTY or an error (below zero), after which
 //   nothing has changed. jita_last_error has the message.
+// - Errors that are not listed with each function: JITA_ERROR_NULL for a pointer that
+//   must not be null, JITA_ERROR_HANDLE for an arena's handle; where the call attaches
+//   the thread, JITA_ERROR_NOT_ATTACHED if it may not do that unasked, and
+//   JITA_ERROR_OS if the system has no place for a thread's state; JITA_ERROR_BUG.
 // - Any thread may call, several at once. What a thread opens, enters, parks or
 //   allocates it closes, exits, unparks and publishes itself. Code that is published
 //   belongs to no thread.
@@ -134,8 +138,11 @@
 // one is an error.
 typedef struct jita_arena jita_arena;
 
-// What every function returns: JITA_OK, JITA_EMPTY, or an error, which is below
-// zero. After an error nothing has changed.
+// What functions return that can fail: JITA_OK, JITA_EMPTY, or an error, which is
+// below zero. After an error nothing has changed, where the function does not say
+// otherwise. Of the functions that cannot fail, jita_contains returns 1 or 0,
+// jita_version, jita_error_name and jita_last_error return text, and jita_set_log and
+// jita_abort_on_misuse nothing.
 typedef int jita_status;
 
 // Receives log messages: the context it was set with, a level (JITA_LOG_ERROR
@@ -366,6 +373,8 @@ jita_status jita_write_offset(struct jita_arena *arena,
 // Pushes reclamation as far as it goes at this moment, and gives free memory back
 // to the system. Code that threads may be running stays. Lock-free; makes system
 // calls.
+//
+// Errors: JITA_ERROR_STATE inside a write scope.
 jita_status jita_collect(struct jita_arena *arena);
 
 // Checks every invariant of the arena's pages, code, index and accounts, while no
@@ -385,8 +394,9 @@ jita_status jita_verify(struct jita_arena *arena);
 // Without one (`word` null): all code that the thread loads from such words
 // after this call stays until the next jita_safepoint, jita_park or jita_exit.
 //
-// Nests; each is ended by a jita_exit on the same thread. Wait-free, but attaches
-// the thread if it is not.
+// Nests; each is ended by a jita_exit on the same thread. Wait-free, but for every
+// 128th, which helps reclamation and is lock-free; allocates where the thread nests
+// deeper than before, and attaches the thread if it is not.
 //
 // Errors: JITA_ERROR_STATE inside a write scope, where code must not be run.
 //
@@ -396,8 +406,8 @@ jita_status jita_verify(struct jita_arena *arena);
 // call; `rx` is null only if `word` is, otherwise it points to a pointer.
 jita_status jita_enter(struct jita_arena *arena, void *const *word, void **rx);
 
-// Ends the last jita_enter of the calling thread. Wait-free, but helps
-// reclamation now and then. Works after the arena was destroyed, too.
+// Ends the last jita_enter of the calling thread. Works after the arena was
+// destroyed, too. Wait-free, unless it lets go of an arena that was destroyed.
 //
 // Errors: JITA_ERROR_STATE if there was none, or the thread is parked in it.
 jita_status jita_exit(struct jita_arena *arena);
@@ -414,11 +424,15 @@ jita_status jita_safepoint(struct jita_arena *arena);
 // reclamation of nothing but what it holds by jita_enter with a word. Code that
 // it has loaded otherwise must not be used any more. Nests: a parked thread may
 // enter code again, and exits it before it is unparked. While an outer jita_enter
-// without a word is open, the thread goes on holding up reclamation. Wait-free.
+// without a word is open, the thread goes on holding up reclamation. Wait-free, but
+// allocates where the thread nests deeper than before, and attaches it if it is not.
+//
+// Errors: JITA_ERROR_STATE inside a write scope. JITA_ERROR_HANDLE for an arena that
+// was destroyed, unless the thread is inside its code.
 jita_status jita_park(struct jita_arena *arena);
 
 // Ends the last jita_park of the calling thread: it runs code again. Works after
-// the arena was destroyed, too.
+// the arena was destroyed, too. As wait-free as jita_enter and jita_exit.
 //
 // Errors: JITA_ERROR_STATE if it is not parked, or has entered code since.
 jita_status jita_unpark(struct jita_arena *arena);
@@ -440,16 +454,23 @@ jita_status jita_detach(struct jita_arena *arena);
 // may write the blocks that it has allocated, at their rw. Nests; code cannot be
 // entered in it. Allocating several blocks in one scope is cheapest, and with the
 // strategies dual-transient and mprotect by far; with mprotect such blocks are to
-// be written in the scope they were allocated in. Wait-free.
+// be written in the scope they were allocated in. Wait-free, but attaches the thread
+// if it is not.
+//
+// Errors: none but those of attaching; on a thread that is attached it cannot fail,
+// as long as the arena is not destroyed.
 jita_status jita_write_open(struct jita_arena *arena);
 
-// Closes the write scope that the calling thread opened last. Wait-free, but
-// makes system calls with the strategies dual-transient and mprotect. Works after
-// the arena was destroyed, too.
+// Closes the write scope that the calling thread opened last. Wait-free with the
+// strategies that keep writable memory mapped, but for giving up what is left of a
+// long block, which is lock-free. With dual-transient and mprotect it copies the
+// blocks, and makes system calls for each claim that they lie in. Works after the
+// arena was destroyed, too.
 //
 // Errors: JITA_ERROR_STATE if none is open. JITA_ERROR_OS if the system refused
-// to open or close a window: the scope is closed then; what was written is still
-// there, and can be brought in by another scope.
+// to open a window: the scope is closed then; what was written is still there, and
+// can be brought in by another scope. A window that it refused to close is left to
+// jita_publish.
 jita_status jita_write_close(struct jita_arena *arena);
 
 // Allocates place for `code_len` bytes of code and `data_len` of data behind it,
@@ -457,7 +478,13 @@ jita_status jita_write_close(struct jita_arena *arena);
 // behind the code); stores where it is to `block`. The code is aligned to 16 and
 // to `data_align`. The block is the calling thread's until it publishes or frees
 // it, and ends with the thread or its detaching. What is in it before it is
-// written is not defined. Lock-free; a system call when memory must be committed.
+// written is not defined.
+//
+// Lock-free, now and then with system calls, under every strategy: to commit memory,
+// and to synchronise cores where memory is used again. May yield the processor then.
+// Where the arena is full it lets other threads run before it fails: it yields, and
+// sleeps up to about half a second if one of them holds reclamation up, or some
+// seconds while a fork is copied.
 //
 // Errors: JITA_ERROR_INVALID for no code, more than 4 MiB or than the arena's
 // reserve, or an alignment that is none; JITA_ERROR_EXHAUSTED, JITA_ERROR_OS.
@@ -473,6 +500,8 @@ jita_status jita_alloc(struct jita_arena *arena,
 
 // As jita_alloc, with all that can be asked for.
 //
+// Errors: those of jita_alloc, and JITA_ERROR_VERSION for the size of `layout`.
+//
 // Pointers:
 //
 // `layout` and `block` are null or point to their structs.
@@ -483,16 +512,26 @@ jita_status jita_alloc_layout(struct jita_arena *arena,
 // Publishes the block that starts at `rx`: from here on it can be run, on any
 // thread that learns of its address by a release and an acquire, and is never
 // written again. Its rw is invalid from here on. On the thread that allocated it.
-// Wait-free.
+//
+// Wait-free with the strategies that keep writable memory mapped. With dual-transient
+// and mprotect it compares all that is at rw with what was copied, for which it
+// allocates, and closes a window that the system refused to close before.
 //
 // Errors: JITA_ERROR_UNWRITTEN, JITA_ERROR_SEALED, JITA_ERROR_STATE inside a write
-// scope or for a block that was published before; JITA_ERROR_NOT_CODE and so on
-// for an `rx` that is no block of this thread's. The block stays what it was.
+// scope or for a block that was published before; JITA_ERROR_NOT_CODE,
+// JITA_ERROR_MIDDLE and JITA_ERROR_FOREIGN for an `rx` that is no block of this
+// thread's; JITA_ERROR_OS if the system refuses again to close a window: call it once
+// more later. The block stays what it was.
 jita_status jita_publish(struct jita_arena *arena, const void *rx);
 
 // Allocates, writes and publishes code with data straight behind it, both as they
 // are, and stores the address of the first instruction to `rx`. Not to be called
-// inside a write scope.
+// inside a write scope. Takes what jita_alloc takes, and with the strategies
+// dual-transient and mprotect system calls to open and close a window.
+//
+// Errors: JITA_ERROR_STATE inside a write scope; JITA_ERROR_INVALID for no code, or
+// more than 4 MiB or than the arena's reserve; JITA_ERROR_EXHAUSTED; JITA_ERROR_OS if
+// the system has no memory, or refused to open or close the window.
 //
 // Pointers:
 //
@@ -508,8 +547,13 @@ jita_status jita_install(struct jita_arena *arena,
 // Frees the code whose first instruction is at `rx`, on any thread, attached or
 // not, at any time: as soon as no thread can be running it any more, its memory
 // is used again. Take its address out of every place where threads find it first.
-// A block that the calling thread has not published is given back. Wait-free on
-// attached threads; otherwise lock-free, and allocates.
+// A block that the calling thread has not published is given back.
+//
+// On a thread that is attached mostly wait-free. One call in at most 64, of many
+// threads one in a few, passes on what was freed, and every 128th helps reclamation:
+// those are lock-free, and the former may yield the processor where 16 threads or more
+// are attached. On any other thread lock-free; allocates, and attaches the thread, or
+// with JITA_EXPLICIT_ATTACH does so for the moment.
 //
 // Errors, with nothing changed: JITA_ERROR_FREED, JITA_ERROR_NOT_CODE,
 // JITA_ERROR_MIDDLE, JITA_ERROR_FOREIGN, JITA_ERROR_NULL. An address that was freed
@@ -580,6 +624,9 @@ jita_status jita_call_target(struct jita_arena *arena,
 
 // Makes trampolines to `count` targets at once, four to 64 bytes: for the helpers
 // that a runtime knows when it starts. Any thread.
+//
+// Errors: JITA_ERROR_NULL for `targets` or one of them, JITA_ERROR_EXHAUSTED,
+// JITA_ERROR_OS. After the last two some may have been made, and stay.
 //
 // Pointers:
 //

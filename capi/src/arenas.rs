@@ -137,6 +137,8 @@ pub unsafe extern "C" fn jita_write_offset(
 /// Pushes reclamation as far as it goes at this moment, and gives free memory back
 /// to the system. Code that threads may be running stays. Lock-free; makes system
 /// calls.
+///
+/// Errors: JITA_ERROR_STATE inside a write scope.
 #[unsafe(no_mangle)]
 pub extern "C" fn jita_collect(arena: *mut jita_arena) -> jita_status {
     border(|| {

@@ -76,7 +76,12 @@ pub(crate) fn not_pending(attached: &Attached, entry: usize) -> Failure {
 
 /// Allocates, writes and publishes code with data straight behind it, both as they
 /// are, and stores the address of the first instruction to `rx`. Not to be called
-/// inside a write scope.
+/// inside a write scope. Takes what jita_alloc takes, and with the strategies
+/// dual-transient and mprotect system calls to open and close a window.
+///
+/// Errors: JITA_ERROR_STATE inside a write scope; JITA_ERROR_INVALID for no code, or
+/// more than 4 MiB or than the arena's reserve; JITA_ERROR_EXHAUSTED; JITA_ERROR_OS if
+/// the system has no memory, or refused to open or close the window.
 ///
 /// # Safety
 ///
@@ -161,8 +166,13 @@ fn free(rx: *mut c_void, retire: Retire) -> Result<jita_status, Failure> {
 /// Frees the code whose first instruction is at `rx`, on any thread, attached or
 /// not, at any time: as soon as no thread can be running it any more, its memory
 /// is used again. Take its address out of every place where threads find it first.
-/// A block that the calling thread has not published is given back. Wait-free on
-/// attached threads; otherwise lock-free, and allocates.
+/// A block that the calling thread has not published is given back.
+///
+/// On a thread that is attached mostly wait-free. One call in at most 64, of many
+/// threads one in a few, passes on what was freed, and every 128th helps reclamation:
+/// those are lock-free, and the former may yield the processor where 16 threads or more
+/// are attached. On any other thread lock-free; allocates, and attaches the thread, or
+/// with JITA_EXPLICIT_ATTACH does so for the moment.
 ///
 /// Errors, with nothing changed: JITA_ERROR_FREED, JITA_ERROR_NOT_CODE,
 /// JITA_ERROR_MIDDLE, JITA_ERROR_FOREIGN, JITA_ERROR_NULL. An address that was freed

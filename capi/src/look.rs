@@ -137,6 +137,9 @@ pub unsafe extern "C" fn jita_call_target(
 /// Makes trampolines to `count` targets at once, four to 64 bytes: for the helpers
 /// that a runtime knows when it starts. Any thread.
 ///
+/// Errors: JITA_ERROR_NULL for `targets` or one of them, JITA_ERROR_EXHAUSTED,
+/// JITA_ERROR_OS. After the last two some may have been made, and stay.
+///
 /// # Safety
 ///
 /// `targets` points to `count` pointers, or is null if that is 0.

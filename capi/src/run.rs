@@ -152,8 +152,9 @@ fn enter(attached: &mut Attached, word: Option<&AtomicPtr<c_void>>) -> Option<*m
 /// Without one (`word` null): all code that the thread loads from such words
 /// after this call stays until the next jita_safepoint, jita_park or jita_exit.
 ///
-/// Nests; each is ended by a jita_exit on the same thread. Wait-free, but attaches
-/// the thread if it is not.
+/// Nests; each is ended by a jita_exit on the same thread. Wait-free, but for every
+/// 128th, which helps reclamation and is lock-free; allocates where the thread nests
+/// deeper than before, and attaches the thread if it is not.
 ///
 /// Errors: JITA_ERROR_STATE inside a write scope, where code must not be run.
 ///
@@ -206,8 +207,8 @@ fn with_top(
     done.map(|()| JITA_OK).ok_or_else(outside)
 }
 
-/// Ends the last jita_enter of the calling thread. Wait-free, but helps
-/// reclamation now and then. Works after the arena was destroyed, too.
+/// Ends the last jita_enter of the calling thread. Works after the arena was
+/// destroyed, too. Wait-free, unless it lets go of an arena that was destroyed.
 ///
 /// Errors: JITA_ERROR_STATE if there was none, or the thread is parked in it.
 #[unsafe(no_mangle)]
@@ -272,7 +273,11 @@ fn park(attached: &mut Attached) -> Result<jita_status, Failure> {
 /// reclamation of nothing but what it holds by jita_enter with a word. Code that
 /// it has loaded otherwise must not be used any more. Nests: a parked thread may
 /// enter code again, and exits it before it is unparked. While an outer jita_enter
-/// without a word is open, the thread goes on holding up reclamation. Wait-free.
+/// without a word is open, the thread goes on holding up reclamation. Wait-free, but
+/// allocates where the thread nests deeper than before, and attaches it if it is not.
+///
+/// Errors: JITA_ERROR_STATE inside a write scope. JITA_ERROR_HANDLE for an arena that
+/// was destroyed, unless the thread is inside its code.
 #[unsafe(no_mangle)]
 pub extern "C" fn jita_park(arena: *mut jita_arena) -> jita_status {
     border(|| {
@@ -293,7 +298,7 @@ pub extern "C" fn jita_park(arena: *mut jita_arena) -> jita_status {
 }
 
 /// Ends the last jita_park of the calling thread: it runs code again. Works after
-/// the arena was destroyed, too.
+/// the arena was destroyed, too. As wait-free as jita_enter and jita_exit.
 ///
 /// Errors: JITA_ERROR_STATE if it is not parked, or has entered code since.
 #[unsafe(no_mangle)]

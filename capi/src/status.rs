@@ -1,5 +1,5 @@
-//! Results: a number that every function returns, a message of the thread's, a
-//! log; and the border that no panic passes.
+//! Results: a number that every function returns which can fail, a message of the
+//! thread's, a log; and the border that no panic passes.
 
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::fmt::Display;
@@ -16,8 +16,11 @@ use jit_arena::{
 
 use crate::thread::with_thread;
 
-/// What every function returns: JITA_OK, JITA_EMPTY, or an error, which is below
-/// zero. After an error nothing has changed.
+/// What functions return that can fail: JITA_OK, JITA_EMPTY, or an error, which is
+/// below zero. After an error nothing has changed, where the function does not say
+/// otherwise. Of the functions that cannot fail, jita_contains returns 1 or 0,
+/// jita_version, jita_error_name and jita_last_error return text, and jita_set_log and
+/// jita_abort_on_misuse nothing.
 pub type jita_status = c_int;
 
 /// It was done.

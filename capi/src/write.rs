@@ -7,7 +7,7 @@
 //!   `map-jit`), that of the code itself. A scope opens the thread's rights.
 //! - Where windows come and go (`dual-transient`, `mprotect`), one of ordinary
 //!   memory, out of which the code is copied as the scope closes: one window
-//!   for all that was written in it, known to this library alone.
+//!   for each claim that was written in it, known to this library alone.
 
 use core::ffi::c_void;
 
@@ -185,7 +185,11 @@ pub(crate) fn publish(attached: &mut Attached, entry: usize) -> Result<(), Failu
 /// may write the blocks that it has allocated, at their rw. Nests; code cannot be
 /// entered in it. Allocating several blocks in one scope is cheapest, and with the
 /// strategies dual-transient and mprotect by far; with mprotect such blocks are to
-/// be written in the scope they were allocated in. Wait-free.
+/// be written in the scope they were allocated in. Wait-free, but attaches the thread
+/// if it is not.
+///
+/// Errors: none but those of attaching; on a thread that is attached it cannot fail,
+/// as long as the arena is not destroyed.
 #[unsafe(no_mangle)]
 pub extern "C" fn jita_write_open(arena: *mut jita_arena) -> jita_status {
     border(|| {
@@ -199,13 +203,16 @@ pub extern "C" fn jita_write_open(arena: *mut jita_arena) -> jita_status {
     })
 }
 
-/// Closes the write scope that the calling thread opened last. Wait-free, but
-/// makes system calls with the strategies dual-transient and mprotect. Works after
-/// the arena was destroyed, too.
+/// Closes the write scope that the calling thread opened last. Wait-free with the
+/// strategies that keep writable memory mapped, but for giving up what is left of a
+/// long block, which is lock-free. With dual-transient and mprotect it copies the
+/// blocks, and makes system calls for each claim that they lie in. Works after the
+/// arena was destroyed, too.
 ///
 /// Errors: JITA_ERROR_STATE if none is open. JITA_ERROR_OS if the system refused
-/// to open or close a window: the scope is closed then; what was written is still
-/// there, and can be brought in by another scope.
+/// to open a window: the scope is closed then; what was written is still there, and
+/// can be brought in by another scope. A window that it refused to close is left to
+/// jita_publish.
 #[unsafe(no_mangle)]
 pub extern "C" fn jita_write_close(arena: *mut jita_arena) -> jita_status {
     border(|| {
@@ -236,7 +243,13 @@ pub extern "C" fn jita_write_close(arena: *mut jita_arena) -> jita_status {
 /// behind the code); stores where it is to `block`. The code is aligned to 16 and
 /// to `data_align`. The block is the calling thread's until it publishes or frees
 /// it, and ends with the thread or its detaching. What is in it before it is
-/// written is not defined. Lock-free; a system call when memory must be committed.
+/// written is not defined.
+///
+/// Lock-free, now and then with system calls, under every strategy: to commit memory,
+/// and to synchronise cores where memory is used again. May yield the processor then.
+/// Where the arena is full it lets other threads run before it fails: it yields, and
+/// sleeps up to about half a second if one of them holds reclamation up, or some
+/// seconds while a fork is copied.
 ///
 /// Errors: JITA_ERROR_INVALID for no code, more than 4 MiB or than the arena's
 /// reserve, or an alignment that is none; JITA_ERROR_EXHAUSTED, JITA_ERROR_OS.
@@ -258,6 +271,8 @@ pub unsafe extern "C" fn jita_alloc(
 }
 
 /// As jita_alloc, with all that can be asked for.
+///
+/// Errors: those of jita_alloc, and JITA_ERROR_VERSION for the size of `layout`.
 ///
 /// # Safety
 ///
@@ -294,11 +309,16 @@ unsafe fn alloc(arena: *mut jita_arena, layout: CodeLayout, block: *mut jita_blo
 /// Publishes the block that starts at `rx`: from here on it can be run, on any
 /// thread that learns of its address by a release and an acquire, and is never
 /// written again. Its rw is invalid from here on. On the thread that allocated it.
-/// Wait-free.
+///
+/// Wait-free with the strategies that keep writable memory mapped. With dual-transient
+/// and mprotect it compares all that is at rw with what was copied, for which it
+/// allocates, and closes a window that the system refused to close before.
 ///
 /// Errors: JITA_ERROR_UNWRITTEN, JITA_ERROR_SEALED, JITA_ERROR_STATE inside a write
-/// scope or for a block that was published before; JITA_ERROR_NOT_CODE and so on
-/// for an `rx` that is no block of this thread's. The block stays what it was.
+/// scope or for a block that was published before; JITA_ERROR_NOT_CODE,
+/// JITA_ERROR_MIDDLE and JITA_ERROR_FOREIGN for an `rx` that is no block of this
+/// thread's; JITA_ERROR_OS if the system refuses again to close a window: call it once
+/// more later. The block stays what it was.
 #[unsafe(no_mangle)]
 pub extern "C" fn jita_publish(arena: *mut jita_arena, rx: *const c_void) -> jita_status {
     border(|| {

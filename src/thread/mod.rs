@@ -68,13 +68,20 @@ impl ThreadHandle {
 
     /// Reserves place for an executor; its address is known from now on.
     ///
-    /// Lock-free; makes a system call when memory must be committed. Dropping
-    /// the reservation gives the bytes back.
+    /// Dropping the reservation gives the bytes back.
+    ///
+    /// Wait-free within the thread's claim; otherwise lock-free, now and then with
+    /// system calls, under every strategy: to commit memory, and to synchronise
+    /// cores where memory is used again. May yield the processor then. Where the
+    /// region is full it lets other threads run before it fails: it yields, and
+    /// sleeps up to about half a second if one of them holds reclamation up, or
+    /// some seconds while a fork is copied.
     ///
     /// # Errors
     ///
-    /// A layout that no arena takes, a region that has no such hole left, or a
-    /// system that has no memory to back it. Nothing has changed then.
+    /// A layout that no arena takes, a region that has no such hole left, a
+    /// [budget](crate::Builder::code_budget) that would be passed, or a system that
+    /// has no memory to back it. Nothing has changed then.
     #[inline]
     pub fn reserve(&mut self, layout: CodeLayout) -> Result<Reservation, ReserveError> {
         self.state().end_forgotten_scopes();
@@ -111,8 +118,8 @@ impl ThreadHandle {
     ///
     /// # Errors
     ///
-    /// Hands the reservation back if nothing was written to it, if it belongs
-    /// to another arena, or if the system refused to seal it.
+    /// Hands the reservation back if nothing was written to it, if another handle
+    /// made it, or if the system refused to seal it.
     #[expect(clippy::result_large_err, reason = "hands back what it was given")]
     pub fn publish(&mut self, reservation: Reservation) -> Result<Executor, PublishError> {
         self.state().end_forgotten_scopes();
@@ -177,7 +184,8 @@ impl ThreadHandle {
     }
 
     /// Joins the epoch: what can be reached from here on stays until the guard
-    /// is dropped. Wait-free.
+    /// is dropped. Wait-free, but for every 128th, which helps reclamation and is
+    /// lock-free.
     #[inline]
     pub fn pin(&self) -> Guard<'_> {
         self.state().end_forgotten_scopes();

@@ -1,6 +1,6 @@
 //! Runs a program, or one of the bundled ones by its name.
 //!
-//! `cargo run --release -p jit-arena-python -- PROGRAM [--interpret]`
+//! `cargo run --release -p jit-arena-python --bin python -- PROGRAM [--interpret]`
 
 use std::process::ExitCode;
 
