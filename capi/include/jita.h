@@ -123,7 +123,7 @@
 
 // Flag of jita_options: forked children have no code memory, and fork() takes no
 // time to copy it. For programs whose children do nothing but exec() or _exit(): a
-// child that runs, frees or writes code faults.
+// child that runs code faults, and what it would write is refused.
 #define JITA_NO_FORKS 16
 
 // Flag of jita_options: seal the code memory, so that nobody in the process can

@@ -20,7 +20,7 @@ pub const JITA_ANONYMOUS: u32 = 4;
 pub const JITA_RANDOM_PLACEMENT: u32 = 8;
 /// Flag of jita_options: forked children have no code memory, and fork() takes no
 /// time to copy it. For programs whose children do nothing but exec() or _exit(): a
-/// child that runs, frees or writes code faults.
+/// child that runs code faults, and what it would write is refused.
 pub const JITA_NO_FORKS: u32 = 16;
 /// Flag of jita_options: seal the code memory, so that nobody in the process can
 /// unmap, move or replace it or change its rights until the process ends. Its address

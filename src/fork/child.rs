@@ -188,10 +188,8 @@ unsafe fn take_memory(shared: &Shared, fresh: Option<Fresh>, windows: &[Window])
     if is_anonymous {
         platform.name_memory(executable.span.start, executable.span.len, region.name());
     }
-    if taken.is_err() {
-        // What is there now may not be read.
-        return taken;
-    }
+    // What is there otherwise may not be read.
+    taken?;
     for span in shared.pages.resident_spans() {
         // SAFETY: in the executable view.
         unsafe { platform.invalidate_instruction_cache(span.start, span.len) };
