@@ -295,6 +295,61 @@ fn f3_nothing_is_left_of_a_fork_that_was_refused_something() {
     );
 }
 
+#[test]
+fn f3_a_child_of_a_child_without_memory_has_none_either() {
+    child::each_strategy(
+        "f3_a_child_of_a_child_without_memory_has_none_either",
+        |small| {
+            let (arena, machine) = only_arena(small);
+            let mut thread = arena.attach().unwrap();
+            let executor = install(&mut thread, 1);
+            if arena.report().memory == MemoryKind::Private {
+                return;
+            }
+            machine.fail(Kind::MapOver, 0, 1, libc::ENOMEM);
+            // SAFETY: the child runs what follows and ends.
+            let pid = unsafe { libc::fork() };
+            assert!(pid >= 0);
+            let passed = catch_unwind(AssertUnwindSafe(|| {
+                if pid != 0 {
+                    return;
+                }
+                let calls = machine.calls(Kind::Map);
+                // SAFETY: as above.
+                let pid = unsafe { libc::fork() };
+                assert!(pid >= 0);
+                let mapping = maps::at(executor.addr()).unwrap();
+                assert!(!mapping.rights.contains('x'), "{mapping:?}");
+                assert_eq!(arena.verify().unwrap_err().invariant, "F3");
+                if pid != 0 {
+                    assert_eq!(machine.calls(Kind::Map), calls, "memory for nothing");
+                    expect_passed(pid);
+                }
+            }));
+            if pid == 0 {
+                // SAFETY: ends the child, and its own.
+                unsafe { libc::_exit(if passed.is_ok() { 0 } else { 101 }) };
+            }
+            expect_passed(pid);
+            machine.heal();
+            assert_eq!(call(&thread, &executor), 1);
+            drop(executor);
+            thread.collect();
+        },
+        |_, ended| {
+            ended.expect_success();
+        },
+    );
+}
+
+/// Waits for a forked child, which must have passed.
+fn expect_passed(pid: libc::pid_t) {
+    let mut status = 0;
+    // SAFETY: waits for a child of ours.
+    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+    assert_eq!(status, 0, "{status:#x}");
+}
+
 /// Bytes of mappings of the arena's, and open descriptors.
 fn held() -> (usize, usize) {
     let mappings = maps::all();

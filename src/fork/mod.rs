@@ -103,7 +103,7 @@ struct Forking {
 struct Plan {
     /// Whether nobody was recycling when the fork came.
     is_quiet: bool,
-    /// For shared memory.
+    /// For shared memory that is not lost.
     fresh: Option<OsResult<Fresh>>,
 }
 
@@ -169,7 +169,9 @@ fn plan(shared: &Shared) -> Plan {
         }
     };
     let region = &shared.region;
-    let fresh = region.protection().is_shared().then(|| region.fresh(shared.report.memory));
+    // What is lost here is lost in children too: no memory makes up for what was in it.
+    let wants = region.protection().is_shared() && shared.lost.get().is_none();
+    let fresh = wants.then(|| region.fresh(shared.report.memory));
     Plan { is_quiet, fresh }
 }
 
