@@ -656,6 +656,44 @@ fn f1_a_child_whose_parent_ends_during_the_fork_copies_by_itself() {
 }
 
 #[test]
+fn f3_a_child_whose_parent_becomes_another_program_goes_without() {
+    extern "C" fn become_another() {
+        let path = c"/bin/sleep".as_ptr();
+        let arguments = [path, c"60".as_ptr(), std::ptr::null()];
+        // SAFETY: a path, and a list of arguments that ends.
+        unsafe { libc::execv(path, arguments.as_ptr()) };
+        // SAFETY: there is no such program: ends the process.
+        unsafe { libc::_exit(1) };
+    }
+    const NAME: &str = "f3_a_child_whose_parent_becomes_another_program_goes_without";
+    const STRATEGY: Strategy = Strategy::DualTransient;
+    if child::part().is_none() {
+        if common::arena_of(STRATEGY).is_some() {
+            let ended = child::run(NAME, STRATEGY.name());
+            assert_eq!(ended.said("lost"), Some("yes"), "{ended:?}");
+        }
+        return;
+    }
+    // Registered first, so it runs before the library's.
+    // SAFETY: a function that stays.
+    assert_eq!(unsafe { libc::pthread_atfork(None, Some(become_another), None) }, 0);
+    let arena = common::arena_of(STRATEGY).unwrap();
+    let mut thread = arena.attach().unwrap();
+    let executors = make(&mut thread, 1, 10);
+    let parent = std::process::id() as libc::pid_t;
+    fork(|| {
+        assert_eq!(arena.verify().unwrap_err().invariant, "F3");
+        drop(executors);
+        println!("\nlost: yes");
+        // SAFETY: getppid(2) has no preconditions.
+        assert_eq!(unsafe { libc::getppid() }, parent, "the parent is no more");
+        // SAFETY: the program that it has become.
+        unsafe { libc::kill(parent, libc::SIGTERM) };
+    });
+    unreachable!("the parent is another program");
+}
+
+#[test]
 fn f3_a_child_that_can_have_no_memory_says_so_and_can_exit() {
     child::each_strategy(
         "f3_a_child_that_can_have_no_memory_says_so_and_can_exit",

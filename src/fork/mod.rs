@@ -21,7 +21,8 @@
 //! A parent that waited for its child would hang when that is stopped or killed.
 //! Here it waits for nobody; the child waits for its parent, and if that ends
 //! meanwhile, so that nothing can change any more, copies by itself from the
-//! views it inherited.
+//! views it inherited. A parent that lives and is silent for too long has become
+//! another program or is stopped; it may go on, so its child does without, `[F3]`.
 //!
 //! *Why a cut is enough.* The child's books are a copy of the parent's, taken
 //! page by page while other threads write. The kernel write-protects each page,
@@ -207,11 +208,12 @@ extern "C" fn child() {
     let Some(forking) = under_way() else { return };
     let Forking { members, plans, control, parent } = forking;
     let platform = members.arenas.first().map(|member| member.get().region.platform());
-    // What is the parent's to copy is copied, or the parent is no more.
-    let parent_is_gone = match (&control, platform) {
-        (Some(control), Some(platform)) => !await_parent(control, platform, parent),
-        _ => false,
+    // What is the parent's to copy is copied, or the parent is no more, or not itself.
+    let waited = match (&control, platform) {
+        (Some(control), Some(platform)) => await_parent(control, platform, parent),
+        _ => Waited::Done,
     };
+    let parent_is_gone = waited == Waited::Ended;
     for (at, (member, plan)) in members.arenas.iter().zip(plans).enumerate() {
         let shared = member.get();
         let Some(plan) = plan else {
@@ -265,27 +267,45 @@ fn copy(shared: &Shared, fresh: &Fresh, show_life: impl Fn()) -> OsResult<()> {
     Ok(())
 }
 
-/// Waits until the parent is done; false if it ended before.
-fn await_parent(control: &Control, platform: &dyn Platform, parent: i32) -> bool {
-    /// How long a parent may be silent whose end cannot be seen.
+/// What came of waiting for the parent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waited {
+    Done,
+    /// It ended before.
+    Ended,
+    /// It is there and does nothing: it has become another program, or it is stopped
+    /// and may go on at any moment.
+    InVain,
+}
+
+/// Waits until the parent is done, as long as it shows signs of life.
+fn await_parent(control: &Control, platform: &dyn Platform, parent: i32) -> Waited {
+    /// How long a parent may be silent.
     const SILENCE: Duration = Duration::from_secs(10);
     // In a process namespace of its own the child does not see its parent.
     let sees_parent = platform.process_and_parent().1 == parent;
-    let (mut pause, mut heard) = (Duration::from_micros(20), Instant::now());
+    // By what this thread slept, not by a clock: who stops a parent may stop its child
+    // as well.
+    let (mut pause, mut silent) = (Duration::from_micros(20), Duration::ZERO);
     let mut signs = control.signs_of_life();
     while !control.is_done() {
-        if sees_parent {
-            if platform.process_and_parent().1 != parent {
-                // What it did last counts.
-                return control.is_done();
-            }
+        let over = if sees_parent && platform.process_and_parent().1 != parent {
+            Some(Waited::Ended)
         } else if control.signs_of_life() != signs {
-            (signs, heard) = (control.signs_of_life(), Instant::now());
-        } else if heard.elapsed() > SILENCE {
-            return control.is_done();
+            (signs, silent) = (control.signs_of_life(), Duration::ZERO);
+            None
+        } else if silent > SILENCE {
+            Some(if sees_parent { Waited::InVain } else { Waited::Ended })
+        } else {
+            None
+        };
+        if let Some(over) = over {
+            // What it did last counts.
+            return if control.is_done() { Waited::Done } else { over };
         }
         sleep(pause);
+        silent += pause;
         pause = (pause * 2).min(Duration::from_millis(1));
     }
-    true
+    Waited::Done
 }
