@@ -5,6 +5,7 @@ use core::marker::PhantomData;
 
 use crate::arena::ArenaRef;
 use crate::executor::Executor;
+use crate::fork;
 use crate::layout::{Block, SizedEntry};
 use crate::reclaim::retire::{Dead, Was};
 use crate::thread::{self, ThreadState};
@@ -143,6 +144,8 @@ impl Reservation {
         thread::with_handle(pointer, self.home, |thread| {
             if thread.id() == self.home {
                 thread.unreserved(self.span);
+            } else {
+                fork::strays::give_back(pointer, self.home, self.span);
             }
             if self.written || !thread.unbump(self.span) {
                 thread.abandon(self.span);
@@ -153,6 +156,7 @@ impl Reservation {
         });
         // The handle that made it is gone, and the thread has no other.
         if let Some(shared) = owned {
+            fork::strays::give_back(pointer, self.home, self.span);
             shared.get().abandon(Dead { span: self.span, was: Was::Abandoned });
         }
     }

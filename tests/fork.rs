@@ -7,6 +7,7 @@
 mod common;
 
 use std::fs;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -404,6 +405,93 @@ fn f2_what_threads_that_are_gone_had_is_free_again() {
             thread.collect();
             arena.verify().unwrap();
             assert_eq!(arena.stats().live_executors, 1, "the one that was forgotten");
+        },
+        succeeds,
+    );
+}
+
+/// Recycles and installs, and finds no executor where reservations are.
+fn expect_kept(arena: &Arena, thread: &mut ThreadHandle, places: &[Range<usize>]) {
+    thread.collect();
+    arena.verify().unwrap();
+    let executors = make(thread, 1, 300);
+    for (executor, _) in &executors {
+        let begin = executor.addr();
+        let mut kept = places.iter();
+        let hit = kept.find(|kept| begin < kept.end && kept.start < begin + 8);
+        assert_eq!(hit, None, "{begin:x}");
+    }
+    check(thread, &executors);
+}
+
+#[test]
+fn f2_a_reservation_whose_handle_ended_before_the_fork_stays() {
+    child::each_strategy(
+        "f2_a_reservation_whose_handle_ended_before_the_fork_stays",
+        |arena| {
+            let mut thread = arena.attach().unwrap();
+            let place = thread.reserve(CodeLayout::new(5000)).unwrap();
+            drop(thread);
+            let mut place = Some(place);
+            let range = place.as_ref().map(|place| place.entry()..place.data()).unwrap();
+            expect_passed(fork(|| {
+                let mut thread = arena.attach().unwrap();
+                expect_kept(&arena, &mut thread, std::slice::from_ref(&range));
+                expect_kept(&arena, &mut thread, std::slice::from_ref(&range));
+                drop(place.take());
+                expect_nothing_left(&arena, &mut thread);
+            }));
+            drop(place);
+            expect_nothing_left(&arena, &mut arena.attach().unwrap());
+        },
+        succeeds,
+    );
+}
+
+#[test]
+fn f2_reservations_may_outlive_their_handles_in_a_child() {
+    child::each_strategy(
+        "f2_reservations_may_outlive_their_handles_in_a_child",
+        |arena| {
+            let barrier = common::Barrier::new(2);
+            // One handle ends before the fork, the other in the child.
+            let mut first = arena.attach().unwrap();
+            let early = first.reserve(CodeLayout::new(5000)).unwrap();
+            drop(first);
+            let mut thread = arena.attach().unwrap();
+            let late = thread.reserve(CodeLayout::new(5000)).unwrap();
+            let other = thread.reserve(CodeLayout::new(700)).unwrap();
+            let places = [&early, &late, &other].map(|place| place.entry()..place.data());
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let mut thread = arena.attach().unwrap();
+                    let _place = thread.reserve(CodeLayout::new(50_000)).unwrap();
+                    drop(make(&mut thread, 1, 50));
+                    barrier.wait();
+                    barrier.wait();
+                });
+                barrier.wait();
+                let mut all = (Some(thread), Some(early), Some(late), Some(other));
+                let child = fork(|| {
+                    drop(all.0.take());
+                    let mut thread = arena.attach().unwrap();
+                    expect_kept(&arena, &mut thread, &places);
+                    drop(all.1.take());
+                    expect_kept(&arena, &mut thread, &places[1..]);
+                    drop(all.2.take());
+                    expect_kept(&arena, &mut thread, &places[2..]);
+                    let before = arena.stats();
+                    drop(all.3.take());
+                    expect_nothing_left(&arena, &mut thread);
+                    let after = arena.stats();
+                    assert_eq!(after.claimed_bytes, 0, "{before:?} {after:?}");
+                });
+                barrier.wait();
+                expect_passed(child);
+                drop(all);
+            });
+            let mut thread = arena.attach().unwrap();
+            expect_nothing_left(&arena, &mut thread);
         },
         succeeds,
     );

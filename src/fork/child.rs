@@ -27,6 +27,8 @@ use crate::sync::Ordering;
 use crate::thread::{self, ThreadState};
 use crate::units::{GRANULE, Span};
 
+use super::strays;
+
 /// What the child may find nobody's, while it cannot tell.
 #[derive(Debug, Default)]
 pub(crate) struct Inherited(Mutex<SetAside>);
@@ -34,7 +36,7 @@ pub(crate) struct Inherited(Mutex<SetAside>);
 #[derive(Debug, Default)]
 struct SetAside {
     runs: Vec<Run>,
-    /// Handles with reservations of before the fork.
+    /// Handles with reservations of before the fork, ended ones among them.
     handles: usize,
 }
 
@@ -309,7 +311,8 @@ fn adopt(shared: &Shared, own: &[&ThreadState], seen: &Seen) {
         }
     }
     free_uncommitted(shared, &mut runs);
-    let handles = own.iter().filter(|state| state.inherit()).count();
+    let handles =
+        own.iter().filter(|state| state.inherit()).count() + strays::inherit(NonNull::from(shared));
     let mut aside = shared.inherited.lock();
     *aside = SetAside { runs, handles };
     if handles == 0 {

@@ -49,6 +49,7 @@ mod child;
 mod control;
 mod gate;
 mod renewable;
+pub(crate) mod strays;
 
 pub(crate) use child::{Inherited, resolved};
 pub(crate) use gate::Gate;

@@ -217,6 +217,7 @@ impl Drop for ThreadHandle {
         let state = self.state();
         state.end_forgotten_scopes();
         state.give_up_unsealed();
+        state.leave_reservations();
         state.show_in_record(false);
         attached::unlink(state);
         recycle::hand_over(state);

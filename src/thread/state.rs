@@ -222,6 +222,15 @@ impl ThreadState {
         }
     }
 
+    /// Has its reservations counted without it: it ends.
+    pub(super) fn leave_reservations(&self) {
+        let count = self.reservations.get();
+        if count > 0 {
+            let is_inherited = count >= INHERITED;
+            fork::strays::leave(self.shared, self.id, count & !INHERITED, is_inherited);
+        }
+    }
+
     /// Puts itself into its record for others to find in a forked child, or takes
     /// itself out.
     pub(super) fn show_in_record(&self, shown: bool) {
