@@ -303,7 +303,7 @@ impl Arena {
     ) -> Result<Self, BuildError> {
         let (mut region, report) = Region::create(platform, request)?;
         if config.sealed {
-            region.seal().map_err(BuildError::Seal)?;
+            region.seal(report.memory).map_err(BuildError::Seal)?;
         }
         let pages = Pages::new(&region, config.code_page, config.page_order);
         let units = Units::new(region.protection().write_unit(), region.span().len / GRANULE);

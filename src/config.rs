@@ -293,8 +293,10 @@ impl Builder {
     /// So an arena that is dropped gives its memory back and keeps its address
     /// space, its key and its descriptor, and forked children have nothing of it,
     /// as with [`forks(false)`](Self::forks). Under
-    /// [`Strategy::Mprotect`], which changes rights, and
-    /// where the kernel does not know the call, building fails.
+    /// [`Strategy::Mprotect`], which changes rights, under
+    /// [`Strategy::DualTransient`] over [anonymous](Self::anonymous) memory, which is
+    /// mapped again for each window, and where the kernel does not know the call,
+    /// building fails.
     #[must_use]
     pub fn sealed(mut self, sealed: bool) -> Self {
         self.sealed = sealed;

@@ -119,6 +119,10 @@ impl Executor {
 /// anything.
 pub(crate) fn peek_header(shared: &Shared, header: usize) -> Option<(usize, Block)> {
     let region = &shared.region;
+    if shared.lost.get().is_some() {
+        // There may be nothing to read.
+        return None;
+    }
     let [word, tag] = [header, header + 8].map(|at| {
         // SAFETY: aligned, and inside the region.
         unsafe { region.protection().peek_word(region.platform(), at) }
@@ -130,6 +134,10 @@ pub(crate) fn peek_header(shared: &Shared, header: usize) -> Option<(usize, Bloc
 /// entry and its block.
 pub(crate) fn read_header(shared: &Shared, header: usize) -> Option<(usize, Block)> {
     let region = &shared.region;
+    if shared.lost.get().is_some() {
+        // As there.
+        return None;
+    }
     let [word, tag] = [header, header + 8].map(|at| {
         // SAFETY: headers lie in the region, each at the start of a granule.
         unsafe { region.protection().load_word(region.platform(), at) }
@@ -147,10 +155,6 @@ pub(crate) fn read_block(shared: &Shared, entry: usize) -> Option<Block> {
 #[inline]
 fn size(shared: &Shared, entry: SizedEntry) -> Option<(Span, usize)> {
     let read = || {
-        if shared.lost.get().is_some() {
-            // There may be nothing to read.
-            return None;
-        }
         let block = read_block(shared, entry.entry())?;
         Some((block.span_at(entry.entry()), block.bytes()))
     };

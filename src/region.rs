@@ -365,8 +365,12 @@ impl Region {
     /// # Errors
     ///
     /// The call that was refused, or `ENOTSUP` where writing is changing rights.
-    pub(crate) fn seal(&mut self) -> OsResult<()> {
-        if self.protection.strategy() == Strategy::Mprotect {
+    pub(crate) fn seal(&mut self, memory: MemoryKind) -> OsResult<()> {
+        let strategy = self.protection.strategy();
+        // What is sealed has no other rights, and cannot be mapped a second time.
+        let takes_copies =
+            strategy == Strategy::DualTransient && memory == MemoryKind::SharedAnonymous;
+        if strategy == Strategy::Mprotect || takes_copies {
             return Err(OsError { call: "mseal", bytes: self.span.len, errno: libc::ENOTSUP });
         }
         self.hide_from_children()?;

@@ -256,6 +256,10 @@ impl ThreadState {
     /// place of the one that is open.
     #[inline(never)]
     fn open_window(&self, reserved: Span) -> Result<(), WriteError> {
+        if let Some(&lost) = self.shared().lost.get() {
+            // Nothing there is this process's to write, `[F3]`.
+            return Err(lost.into());
+        }
         self.close_window();
         let claim = self.claim.get().span();
         let around = if claim.contains(reserved) { claim } else { reserved };

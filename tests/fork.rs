@@ -973,9 +973,11 @@ fn f3_a_child_without_memory_leaves_its_parents_as_it_was() {
                 let error = thread.reserve(CodeLayout::new(64)).unwrap_err();
                 assert!(matches!(error, ReserveError::Os(os) if os.call == "fork"), "{error:?}");
                 assert_eq!(arena.verify().unwrap_err().invariant, "F3");
+                let error = thread.write().write_at(&mut place, 0, &[1; 64]).unwrap_err();
+                assert!(matches!(error, WriteError::Os(os) if os.call == "fork"), "{error:?}");
+                assert!(arena.lookup(long.addr()).is_none());
+                assert_eq!(long.tag(), 0);
                 if transient {
-                    let error = thread.write().write_at(&mut place, 0, &[1; 64]).unwrap_err();
-                    assert!(matches!(error, WriteError::Os(os) if os.call == "fork"), "{error:?}");
                     let files = descriptors();
                     assert!(!files.iter().any(|name| name.contains("jit-arena")), "{files:?}");
                 }

@@ -97,3 +97,11 @@ fn w1_sealed_views_cannot_be_changed() {
     assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
     assert_eq!(status, 0);
 }
+
+#[test]
+fn anonymous_memory_that_is_mapped_again_cannot_be_sealed() {
+    let builder = Arena::builder().reserve(RESERVE).strategy(Strategy::DualTransient);
+    let error = builder.anonymous(true).sealed(true).build().unwrap_err();
+    let BuildError::Seal(error) = error else { panic!("{error:?}") };
+    assert_eq!(error.errno, libc::ENOTSUP);
+}

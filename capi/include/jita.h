@@ -131,7 +131,7 @@
 // space stays taken after jita_destroy, and forked children have no code memory, as
 // with JITA_NO_FORKS. Needs mseal(), of Linux 6.10; jita_create returns
 // JITA_ERROR_OS where there is none, and with the strategy mprotect, which changes
-// rights.
+// rights, and dual-transient with JITA_ANONYMOUS, which maps the memory again.
 #define JITA_SEALED 32
 
 // An arena. A handle is never followed: any value is safe to pass, and a wrong

@@ -27,7 +27,7 @@ pub const JITA_NO_FORKS: u32 = 16;
 /// space stays taken after jita_destroy, and forked children have no code memory, as
 /// with JITA_NO_FORKS. Needs mseal(), of Linux 6.10; jita_create returns
 /// JITA_ERROR_OS where there is none, and with the strategy mprotect, which changes
-/// rights.
+/// rights, and dual-transient with JITA_ANONYMOUS, which maps the memory again.
 pub const JITA_SEALED: u32 = 32;
 
 const FLAGS: u32 = JITA_EXPLICIT_ATTACH

@@ -27,11 +27,11 @@ use crate::sync::Ordering;
 use crate::thread::{self, ThreadState};
 use crate::units::{GRANULE, Span};
 
-use super::strays;
+use super::{Renewable, strays};
 
 /// What the child may find nobody's, while it cannot tell.
-#[derive(Debug, Default)]
-pub(crate) struct Inherited(Mutex<SetAside>);
+#[derive(Debug)]
+pub(crate) struct Inherited(Renewable<Mutex<SetAside>>);
 
 #[derive(Debug, Default)]
 struct SetAside {
@@ -103,6 +103,8 @@ pub(super) unsafe fn settle(arena: NonNull<Shared>, fresh: Option<Fresh>, is_qui
     let left = shared
         .threads
         .after_fork(|record| own.iter().any(|state| core::ptr::eq(state.record(), record)));
+    // SAFETY: as above, and it is locked only for a moment.
+    unsafe { shared.inherited.after_fork() };
     shared.units.after_fork();
     shared.lookups.after_fork();
     if lost {
@@ -347,7 +349,30 @@ fn words(shared: &Shared) -> usize {
     shared.pages.granules() / WORD
 }
 
+impl Default for Inherited {
+    fn default() -> Self {
+        Self(Renewable::new(Mutex::default()))
+    }
+}
+
+impl Drop for Inherited {
+    fn drop(&mut self) {
+        // SAFETY: exclusive, and not used again.
+        drop(unsafe { self.0.take() });
+    }
+}
+
 impl Inherited {
+    /// Forgets all, and who had it locked.
+    ///
+    /// # Safety
+    ///
+    /// No other thread is there, and this one has it not.
+    unsafe fn after_fork(&self) {
+        // SAFETY: from the caller.
+        unsafe { self.0.renew(Mutex::default()) };
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, SetAside> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
