@@ -100,6 +100,9 @@ models! {
     scopes_on_one_page_single_pkey
     scopes_on_one_page_open
     scopes_of_two_handles
+    scopes_of_two_handles_single_pkey
+    scopes_of_two_handles_map_jit
+    scopes_of_two_handles_mprotect
     forgotten_scope
     forgotten_scope_mprotect
     forgotten_scope_map_jit

@@ -74,11 +74,28 @@ pub(super) const MODELS: &[M] = &[
         checks: &["W1", "W2"],
         eager: Some(Bounds { preemptions: 7, least: 1 }),
         epoch: None,
-        body: || {
-            for strategy in Strategy::ALL {
-                scopes_of_two_handles(strategy);
-            }
-        },
+        body: || scopes_of_two_handles(Strategy::DualPkey),
+    },
+    M {
+        name: "scopes_of_two_handles_single_pkey",
+        checks: &["W2"],
+        eager: Some(Bounds { preemptions: 7, least: 1 }),
+        epoch: None,
+        body: || scopes_of_two_handles(Strategy::SinglePkey),
+    },
+    M {
+        name: "scopes_of_two_handles_map_jit",
+        checks: &["W1", "W2"],
+        eager: Some(Bounds { preemptions: 7, least: 1 }),
+        epoch: None,
+        body: || scopes_of_two_handles(Strategy::MapJit),
+    },
+    M {
+        name: "scopes_of_two_handles_mprotect",
+        checks: &["W1", "W3"],
+        eager: Some(Bounds { preemptions: 7, least: 1 }),
+        epoch: None,
+        body: || scopes_of_two_handles(Strategy::Mprotect),
     },
     M {
         name: "forgotten_scope",
@@ -177,11 +194,18 @@ fn birth_inside_a_scope(strategy: Strategy) {
 }
 
 /// The scopes of two handles of one thread end in the order in which they began, with
-/// another handle made in between: rights end with the last of them.
+/// another handle made in between: rights end with the last of them. Meanwhile another
+/// thread runs what lies beside it.
 fn scopes_of_two_handles(strategy: Strategy) {
     // Room for a system page of each.
-    let setup = Setup::with(strategy, 2 * 4096, 1);
+    let setup = Setup::with(strategy, 4 * 4096, 1);
     let (mut one, mut two) = (setup.attach(), setup.attach());
+    let neighbour = install(&mut one, 3);
+    let addr = neighbour.addr();
+    let other = setup.spawn(move |setup| {
+        assert!(!setup.machine.rights().may_write(), "[W2] born with another's rights");
+        assert_eq!(setup.machine.fetch(addr), 3);
+    });
     let mut first = one.reserve(CodeLayout::new(40)).unwrap();
     let mut second = two.reserve(CodeLayout::new(40)).unwrap();
     let mut outer = one.write();
@@ -200,7 +224,8 @@ fn scopes_of_two_handles(strategy: Strategy) {
         assert_eq!(setup.machine.fetch(executors.0.addr()), 1);
         assert_eq!(setup.machine.fetch(executors.1.addr()), 2);
     }
-    drop((one, two));
+    other.join().unwrap();
+    drop((neighbour, one, two));
     setup.verify();
 }
 
@@ -220,6 +245,10 @@ fn forgotten_scope(strategy: Strategy) {
         let _guard = thread.pin();
         assert_eq!(setup.machine.fetch(addr), 1);
     });
+    {
+        let _guard = thread.pin();
+        assert_eq!(setup.machine.fetch(addr), 1);
+    }
     other.join().unwrap();
     drop((executor, thread));
     setup.verify();
