@@ -245,12 +245,9 @@ fn forgotten_scope(strategy: Strategy) {
         let _guard = thread.pin();
         assert_eq!(setup.machine.fetch(addr), 1);
     });
-    {
-        let _guard = thread.pin();
-        assert_eq!(setup.machine.fetch(addr), 1);
-    }
+    let another = install(&mut thread, 2);
     other.join().unwrap();
-    drop((executor, thread));
+    drop((executor, another, thread));
     setup.verify();
 }
 
