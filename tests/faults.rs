@@ -350,6 +350,30 @@ fn expect_passed(pid: libc::pid_t) {
     assert_eq!(status, 0, "{status:#x}");
 }
 
+#[test]
+fn windows_of_a_handles_last_fills_are_tried_again() {
+    child::each_strategy(
+        "windows_of_a_handles_last_fills_are_tried_again",
+        |small| {
+            let (arena, machine) = only_arena(small);
+            let before = held();
+            let mut thread = arena.attach().unwrap();
+            drop(thread.install(&[0x90; 4000], &[]).unwrap());
+            let calls = machine.calls(Kind::Unmap);
+            machine.fail(Kind::Unmap, 0, 1, libc::ENOMEM);
+            drop(thread);
+            if machine.calls(Kind::Unmap) > calls {
+                assert_eq!(arena.stats().refusals, 1);
+            }
+            machine.heal();
+            assert_eq!(held(), before, "a window is left");
+        },
+        |_, ended| {
+            ended.expect_success();
+        },
+    );
+}
+
 /// Bytes of mappings of the arena's, and open descriptors.
 fn held() -> (usize, usize) {
     let mappings = maps::all();

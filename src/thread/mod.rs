@@ -216,7 +216,6 @@ impl Drop for ThreadHandle {
     fn drop(&mut self) {
         let state = self.state();
         state.end_forgotten_scopes();
-        state.give_up_unsealed();
         state.leave_reservations();
         state.show_in_record(false);
         attached::unlink(state);
@@ -228,6 +227,7 @@ impl Drop for ThreadHandle {
             // Nobody is there who could have what is in the depot.
             recycle::give_up(state);
         }
+        state.give_up_unsealed();
         state.shared().threads.give_back(state.record());
         // SAFETY: a box of `attach`; nothing points to it any more: it is off
         // the thread's list, and guards and scopes borrow this handle.
