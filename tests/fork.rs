@@ -20,7 +20,7 @@ use common::code::{self, CallsHelper};
 use common::{KIB, Random, bytes_at, call, call_at, constant, install, maps};
 use jit_arena::{
     Arena, BuildError, CodeLayout, Executor, InstallError, ReserveError, Slot, Strategy,
-    ThreadHandle, WriteError,
+    ThreadHandle, TrampolineError, WriteError,
 };
 use jit_arena::{CodeInfo, Span, Symbol, Tool};
 
@@ -975,6 +975,8 @@ fn f3_a_child_without_memory_leaves_its_parents_as_it_was() {
                 assert_eq!(arena.verify().unwrap_err().invariant, "F3");
                 let error = thread.write().write_at(&mut place, 0, &[1; 64]).unwrap_err();
                 assert!(matches!(error, WriteError::Os(os) if os.call == "fork"), "{error:?}");
+                let error = arena.trampoline(usize::MAX / 2).unwrap_err();
+                assert!(matches!(error, TrampolineError::Os(os) if os.call == "fork"), "{error:?}");
                 assert!(arena.lookup(long.addr()).is_none());
                 assert_eq!(long.tag(), 0);
                 if transient {

@@ -285,6 +285,10 @@ fn with_thread<R>(
 /// enters them, `[T2]`; returns the first one's address.
 fn add(thread: &ThreadState, number: usize, targets: &[usize]) -> Result<usize, TrampolineError> {
     let shared = thread.shared();
+    if let Some(&lost) = shared.lost.get() {
+        // Nothing there is this process's to write, `[F3]`.
+        return Err(lost.into());
+    }
     let trampolines = &shared.trampolines;
     let Zone { targets: known, islands } = &trampolines.zones[number];
     let pages = trampolines.pages(number, shared);
