@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use common::{Barrier, KIB, MIB, Random, constant, each_strategy_with, install};
-use jit_arena::{Arena, Executor, GRANULE, Pressure, ReserveError, ThreadHandle, TrampolineError};
+use jit_arena::{
+    Arena, Executor, GRANULE, Pressure, ReserveError, Strategy, ThreadHandle, TrampolineError,
+};
 
 /// Installs code of `len` bytes.
 fn install_long(thread: &mut ThreadHandle, len: usize) -> Result<Executor, ReserveError> {
@@ -271,6 +273,28 @@ fn what_keeps_nearly_empty_pages_is_found() {
             if beside.addr() - arena.span().start < PAGE - GRANULE {
                 assert_eq!(arena.evacuation_candidates(PAGE).unwrap(), []);
             }
+        },
+    );
+}
+
+#[test]
+fn a2_there_is_room_for_what_is_needed_where_there_is_none_for_a_claim() {
+    const PAGE: usize = 4 * KIB;
+    each_strategy_with(
+        |builder| builder.code_budget(3 * PAGE),
+        |arena| {
+            if arena.report().strategy == Strategy::Mprotect || arena.report().system_page != PAGE {
+                // Claims are whole system pages.
+                return;
+            }
+            let (mut one, mut two) = (arena.attach().unwrap(), arena.attach().unwrap());
+            // All of the budget, and little of its last page.
+            let kept = install_long(&mut one, 2 * PAGE).unwrap();
+            assert_eq!(arena.stats().committed_bytes as usize, 3 * PAGE);
+            // A claim of 4 KiB would end behind that page.
+            drop(install_long(&mut two, 100).unwrap());
+            assert!(matches!(install_long(&mut two, PAGE), Err(ReserveError::OverBudget { .. })));
+            drop(kept);
         },
     );
 }
