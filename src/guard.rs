@@ -57,15 +57,15 @@ impl<'t> Guard<'t> {
     /// # Safety
     ///
     /// `entry` was loaded under this guard, since its last safepoint, park or
-    /// [`Running`] that was forgotten, with Acquire, from a word that executors of the guard's arena are taken out of
-    /// before they are retired.
+    /// [`Running`] that was forgotten, with Acquire, from a word that executors of
+    /// the guard's arena are taken out of before they are retired.
     pub unsafe fn enter_at(&mut self, entry: usize) -> Running<'_> {
+        self.protect();
         self.hold(entry)
     }
 
     /// Holds an executor that was loaded under this pin, `[E2]`.
     fn hold(&mut self, entry: usize) -> Running<'_> {
-        self.protect();
         let hold = self.thread.record().holds.take(entry);
         self.thread.begin_hold(&self.mark);
         Running { thread: self.thread, entry, hold, mark: &self.mark, _guard: PhantomData }

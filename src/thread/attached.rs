@@ -43,32 +43,37 @@ pub(super) fn unlink(state: &ThreadState) {
     });
 }
 
-/// Runs `f` with the calling thread's state for an arena, if it has one.
-pub(crate) fn with_attached<R>(
-    shared: NonNull<Shared>,
-    f: impl FnOnce(&ThreadState) -> R,
-) -> Option<R> {
+/// The first of the calling thread's states that `is_it` is true of, newest first.
+#[inline]
+fn find(mut is_it: impl FnMut(&ThreadState) -> bool) -> Option<NonNull<ThreadState>> {
     let mut at = ATTACHED.try_with(Cell::get).unwrap_or(ptr::null());
     // SAFETY: states leave the list before they are freed, on this thread.
     while let Some(state) = unsafe { at.as_ref() } {
-        if state.is_of(shared) {
-            return Some(f(state));
+        if is_it(state) {
+            return Some(NonNull::from(state));
         }
         at = state.next.get();
     }
     None
 }
 
+/// Runs `f` with the calling thread's state for an arena, if it has one.
+pub(crate) fn with_attached<R>(
+    shared: NonNull<Shared>,
+    f: impl FnOnce(&ThreadState) -> R,
+) -> Option<R> {
+    // SAFETY: as in `find`.
+    find(|state| state.is_of(shared)).map(|state| f(unsafe { state.as_ref() }))
+}
+
 /// Calls `f` with each state that the calling thread has for an arena.
 pub(crate) fn for_each_attached(shared: NonNull<Shared>, mut f: impl FnMut(&ThreadState)) {
-    let mut at = ATTACHED.try_with(Cell::get).unwrap_or(ptr::null());
-    // SAFETY: as in `with_attached`.
-    while let Some(state) = unsafe { at.as_ref() } {
+    find(|state| {
         if state.is_of(shared) {
             f(state);
         }
-        at = state.next.get();
-    }
+        false
+    });
 }
 
 /// Whether the calling thread is in a write scope of another handle than `own`, one
@@ -78,15 +83,7 @@ pub(crate) fn is_in_another_scope(
     own: &ThreadState,
     counts: impl Fn(&ThreadState) -> bool,
 ) -> bool {
-    let mut at = ATTACHED.try_with(Cell::get).unwrap_or(ptr::null());
-    // SAFETY: as in `with_attached`.
-    while let Some(state) = unsafe { at.as_ref() } {
-        if state.open_scopes.get() > 0 && !ptr::eq(state, own) && counts(state) {
-            return true;
-        }
-        at = state.next.get();
-    }
-    false
+    find(|state| state.open_scopes.get() > 0 && !ptr::eq(state, own) && counts(state)).is_some()
 }
 
 /// As [`with_attached`], with the state of handle `id` if that is one of them.
@@ -95,20 +92,10 @@ pub(crate) fn with_handle<R>(
     id: u64,
     f: impl FnOnce(&ThreadState) -> R,
 ) -> Option<R> {
-    let mut found = ptr::null();
-    let mut at = ATTACHED.try_with(Cell::get).unwrap_or(ptr::null());
-    // SAFETY: as in `with_attached`.
-    while let Some(state) = unsafe { at.as_ref() } {
-        if state.is_of(shared) {
-            found = at;
-            if state.id() == id {
-                break;
-            }
-        }
-        at = state.next.get();
-    }
-    // SAFETY: null, or of the list; as above.
-    unsafe { found.as_ref() }.map(f)
+    let own = find(|state| state.is_of(shared) && state.id() == id);
+    let found = own.or_else(|| find(|state| state.is_of(shared)));
+    // SAFETY: as in `find`.
+    found.map(|state| f(unsafe { state.as_ref() }))
 }
 
 /// See [`Arena::with_thread`](crate::Arena::with_thread).

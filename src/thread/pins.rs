@@ -139,13 +139,8 @@ impl ThreadState {
     #[inline]
     pub(crate) fn end_forgotten_hold(&self, mark: &Mark) {
         if mark.holds.get() {
-            self.end_hold_in_vain(mark);
+            self.end_hold(mark);
         }
-    }
-
-    #[cold]
-    fn end_hold_in_vain(&self, mark: &Mark) {
-        self.end_hold(mark);
     }
 
     /// Lets the epoch move past the outermost pin.
