@@ -119,29 +119,29 @@ impl Executor {
 /// anything.
 pub(crate) fn peek_header(shared: &Shared, header: usize) -> Option<(usize, Block)> {
     let region = &shared.region;
-    if shared.lost.get().is_some() {
-        // There may be nothing to read.
-        return None;
-    }
-    let [word, tag] = [header, header + 8].map(|at| {
+    decode(shared, header, |at| {
         // SAFETY: aligned, and inside the region.
         unsafe { region.protection().peek_word(region.platform(), at) }
-    });
-    Some((entry_of(header, word), Block::decode(word, tag)?))
+    })
 }
 
 /// Reads the header of the executor whose first granule is at `header`: its
 /// entry and its block.
 pub(crate) fn read_header(shared: &Shared, header: usize) -> Option<(usize, Block)> {
     let region = &shared.region;
-    if shared.lost.get().is_some() {
-        // As there.
-        return None;
-    }
-    let [word, tag] = [header, header + 8].map(|at| {
+    decode(shared, header, |at| {
         // SAFETY: headers lie in the region, each at the start of a granule.
         unsafe { region.protection().load_word(region.platform(), at) }
-    });
+    })
+}
+
+/// What the two words at `header` say, if this process has them: a forked child may
+/// have nothing there to read, `[F3]`.
+fn decode(shared: &Shared, header: usize, read: impl Fn(usize) -> u64) -> Option<(usize, Block)> {
+    if shared.lost.get().is_some() {
+        return None;
+    }
+    let (word, tag) = (read(header), read(header + 8));
     Some((entry_of(header, word), Block::decode(word, tag)?))
 }
 

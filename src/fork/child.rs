@@ -12,7 +12,7 @@
 //! any, what may be one of them is set aside, and becomes holes when the last
 //! of those reservations is published or dropped.
 
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 use std::sync::{Mutex, PoisonError};
 
 use crate::arena::Shared;
@@ -22,6 +22,7 @@ use crate::platform::{Access, OsError, OsResult};
 use crate::protect::{Fresh, Window, take_away};
 use crate::reclaim::retire::{BATCH, Batch, Dead, Was};
 use crate::reclaim::scheme::Collector;
+use crate::registry::{LeftBehind, Record};
 use crate::stats::{Tallies, Totals};
 use crate::sync::Ordering;
 use crate::thread::{self, ThreadState};
@@ -89,21 +90,9 @@ pub(super) unsafe fn settle(arena: NonNull<Shared>, fresh: Option<Fresh>, is_qui
     }
     let lost = shared.lost.get().is_some();
     let seen = if lost { Seen::default() } else { look(shared, &own) };
-    // Before anybody may be told of a grace period: what this thread protects
-    // it goes on protecting.
-    // SAFETY: other threads' participants are nobody's, and this thread is in
-    // no call of the collector's.
-    unsafe { shared.collector.renew(Collector::new()) };
-    for state in &own {
-        // SAFETY: as above.
-        unsafe { state.after_fork(lost) };
-    }
-    // Batches of others: their executors are marked, the rest is found.
-    drop_batches(shared);
-    let left = shared
-        .threads
-        .after_fork(|record| own.iter().any(|state| core::ptr::eq(state.record(), record)));
-    // SAFETY: as above, and it is locked only for a moment.
+    // SAFETY: from the caller.
+    let left = unsafe { forget_others(shared, &own, lost) };
+    // SAFETY: nobody else is there, and this thread has it locked only for a moment.
     unsafe { shared.inherited.after_fork() };
     shared.units.after_fork();
     shared.lookups.after_fork();
@@ -139,19 +128,33 @@ pub(super) unsafe fn forgo(arena: NonNull<Shared>) {
     // SAFETY: from the caller.
     unsafe { shared.region.forgo(&windows) };
     let _ = shared.lost.set(ABSENT);
-    // SAFETY: as in `settle`.
-    unsafe { shared.collector.renew(Collector::new()) };
-    for state in &own {
-        // SAFETY: as there.
-        unsafe { state.after_fork(true) };
-        state.unsealed.borrow_mut().clear();
-    }
-    drop_batches(shared);
-    let left = shared
-        .threads
-        .after_fork(|record| own.iter().any(|state| core::ptr::eq(state.record(), record)));
+    // SAFETY: from the caller.
+    let left = unsafe { forget_others(shared, &own, true) };
+    own.iter().for_each(|state| state.unsealed.borrow_mut().clear());
     shared.gate.reset(true);
     shared.drop_refs_of_others(left.handles);
+}
+
+/// Begins a new epoch for the calling thread, which has the states `own`, pinned as it
+/// was, and forgets what other threads were about to do; returns what they left.
+///
+/// # Safety
+///
+/// As [`settle`].
+unsafe fn forget_others(shared: &Shared, own: &[&ThreadState], lost: bool) -> LeftBehind {
+    // Before anybody may be told of a grace period: what this thread protects
+    // it goes on protecting.
+    // SAFETY: other threads' participants are nobody's, and this thread is in
+    // no call of the collector's.
+    unsafe { shared.collector.renew(Collector::new()) };
+    for state in own {
+        // SAFETY: as above.
+        unsafe { state.after_fork(lost) };
+    }
+    // Batches of others: their executors are marked, the rest is found.
+    drop_batches(shared);
+    let is_own = |record: &Record| own.iter().any(|state| ptr::eq(state.record(), record));
+    shared.threads.after_fork(is_own)
 }
 
 /// The calling thread's states.
