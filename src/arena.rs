@@ -306,7 +306,7 @@ impl Arena {
             region.seal(report.memory).map_err(BuildError::Seal)?;
         }
         let pages = Pages::new(&region, config.code_page, config.page_order);
-        let units = Units::new(region.protection().write_unit(), region.span().len / GRANULE);
+        let units = Units::new(region.unit(), region.span().len / GRANULE);
         let trampolines = Trampolines::new(region.span().len, config.branch_reach);
         let budget = Budget::new(config.code_budget);
         let depot = CachePadded::new(Depot::new(region.span().len / GRANULE));

@@ -329,10 +329,16 @@ impl ThreadState {
         shared.units.round_up(need.max(appetite / GRANULE))
     }
 
-    /// Puts the rest of the claim with the thread's own holes. Where units are
-    /// system pages no window is open on it.
+    /// Whether a window may be open that is going to flip pages of the claim as it
+    /// closes, `[W3]`.
+    pub(crate) fn is_claim_under_window(&self) -> bool {
+        self.shared().units.are_coarse() && self.window.get().is_some()
+    }
+
+    /// Puts the rest of the claim with the thread's own holes; not
+    /// [under a window](Self::is_claim_under_window).
     pub(crate) fn put_claim_aside(&self) {
-        debug_assert!(!self.shared().units.are_coarse() || self.window.get().is_none());
+        debug_assert!(!self.is_claim_under_window());
         let claim = self.claim.get();
         if !mutant("claim-returned-twice") {
             self.claim.set(Claim::EMPTY);

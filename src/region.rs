@@ -395,6 +395,11 @@ impl Region {
         Ok(())
     }
 
+    /// Granules that are written and sealed together, a power of two.
+    pub(crate) fn unit(&self) -> usize {
+        (self.protection.write_unit() / GRANULE).max(1)
+    }
+
     /// In a forked child that the views were kept out of, lets go of what else there is
     /// of the parent's memory; `windows` are those of the only thread. System calls.
     ///

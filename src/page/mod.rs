@@ -78,7 +78,6 @@ impl Pages {
     /// `order` is that of the [index](Index::new).
     pub(crate) fn new(region: &Region, page_bytes: usize, order: u64) -> Self {
         let granules = page_bytes / GRANULE;
-        let unit = (region.protection().write_unit() / GRANULE).max(1);
         let count = region.span().len / page_bytes;
         let pages = Self {
             resident: zeroed_words(count),
@@ -88,7 +87,7 @@ impl Pages {
             count,
             base: region.span().start,
             system_page: region.platform().system_page(),
-            unit: if mutant("parts-of-units-claimed") { 1 } else { unit },
+            unit: if mutant("parts-of-units-claimed") { 1 } else { region.unit() },
             index: Index::new(count, granules, order),
             committed: Tally::new(0),
             high_water: Tally::new(0),
@@ -313,8 +312,8 @@ impl Pages {
             Ok(got) => {
                 let run = Run::new(got.start, self.whole(got.len));
                 if run.len < got.len {
-                    let rest = Run::new(run.end(), got.len - run.len);
-                    self.release(Run::new((number << self.shift) + rest.start, rest.len));
+                    let behind = (number << self.shift) + run.end();
+                    self.release(Run::new(behind, got.len - run.len));
                 }
                 return Some(run);
             }

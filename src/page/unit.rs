@@ -20,9 +20,8 @@ pub(crate) struct Units {
 }
 
 impl Units {
-    /// The units of `unit` bytes of a region of `granules`.
+    /// The units of `unit` granules of a region of `granules`.
     pub(crate) fn new(unit: usize, granules: usize) -> Self {
-        let unit = (unit / GRANULE).max(1);
         let count = if unit == 1 { 0 } else { granules.div_ceil(unit) };
         Self { granules: unit, dead: zeroed_words(count) }
     }
@@ -112,7 +111,7 @@ mod tests {
 
     #[test]
     fn w3_a_unit_is_free_once_all_of_it_is_dead() {
-        let units = Units::new(4096, 256);
+        let units = Units::new(64, 256);
         let mut whole = Vec::new();
         units.bury(Run::new(10, 100), |run| whole.push(run));
         assert_eq!(whole, []);
@@ -130,19 +129,19 @@ mod tests {
 
     #[test]
     fn the_last_to_live_in_a_unit_weigh_all_of_it() {
-        let units = Units::new(4096, 256);
+        let units = Units::new(64, 256);
         let (one, two, long) = (Run::new(0, 1), Run::new(1, 3), Run::new(60, 80));
         assert_eq!((units.weight(one), units.weight(two), units.weight(long)), (1, 3, 80));
         units.bury(Run::new(4, 60), |_| panic!("two are alive"));
         assert_eq!((units.weight(one), units.weight(two)), (16, 48));
         units.bury(one, |_| panic!("one is alive"));
         assert_eq!(units.weight(two), 64);
-        assert_eq!(Units::new(64, 256).weight(long), 80);
+        assert_eq!(Units::new(1, 256).weight(long), 80);
     }
 
     #[test]
     fn granules_are_free_at_once() {
-        let units = Units::new(64, 256);
+        let units = Units::new(1, 256);
         let mut whole = Vec::new();
         units.bury(Run::new(3, 7), |run| whole.push(run));
         assert_eq!(whole, [Run::new(3, 7)]);

@@ -87,30 +87,30 @@ impl<'p> Mapping<'p> {
             // The system makes such memory after it has taken away what was in place,
             // and where it can make none another thread may be there: all of it is
             // this memory, and the guards lose their rights.
-            let start = platform.map(backing, place, len + 2 * guard, access)?;
-            let mapping =
-                Self { platform, view: View { span: Span::new(start + guard, len), guard } };
-            for end in [start, mapping.view.span.end()] {
+            let mapping = Self::with_guards(platform, backing, place, wanted, access)?;
+            for end in [mapping.view.guarded().start, mapping.view.span.end()] {
                 // SAFETY: a part of what was mapped just now.
                 unsafe { platform.protect(end, guard, Access::None, None) }?;
             }
             return Ok(mapping);
         }
-        let mapping = Self::reserve(platform, place, len, guard)?;
+        let mapping = Self::with_guards(platform, Backing::Private, place, wanted, Access::None)?;
         // SAFETY: the middle of what was reserved, which shows nothing. Of a file, and
         // of private memory, what mmap(2) refuses it refuses before it takes that away.
         unsafe { platform.map_over(backing, mapping.view.span.start, len, access) }?;
         Ok(mapping)
     }
 
-    /// Inaccessible memory for a view and its guards.
-    fn reserve(
+    /// Memory for a view and its guards, all of it with the same rights.
+    fn with_guards(
         platform: &'p dyn Platform,
+        backing: Backing,
         place: Place,
-        len: usize,
-        guard: usize,
+        wanted: &Wanted<'_>,
+        access: Access,
     ) -> OsResult<Self> {
-        let start = platform.map(Backing::Private, place, len + 2 * guard, Access::None)?;
+        let Wanted { len, guard, .. } = *wanted;
+        let start = platform.map(backing, place, len + 2 * guard, access)?;
         Ok(Self { platform, view: View { span: Span::new(start + guard, len), guard } })
     }
 
@@ -133,7 +133,9 @@ impl<'p> Mapping<'p> {
         // another thread may be there: what is refused here shows elsewhere first.
         // SAFETY: from the caller.
         drop(unsafe { Self::duplicate_of(platform, first) }?);
-        let mapping = Self::reserve(platform, wanted.aside, first.len, wanted.guard)?;
+        debug_assert_eq!(first.len, wanted.len);
+        let mapping =
+            Self::with_guards(platform, Backing::Private, wanted.aside, wanted, Access::None)?;
         let to = mapping.view.span.start;
         // SAFETY: from the caller, onto the middle of what was reserved.
         unsafe { platform.duplicate_over(first.start, first.len, to) }?;

@@ -195,8 +195,7 @@ pub(crate) fn collect(thread: &ThreadState) {
 pub(crate) fn reclaim(thread: &ThreadState) -> bool {
     let shared = thread.shared();
     shared.gate.wait_a_little();
-    if !shared.units.are_coarse() || thread.window.get().is_none() {
-        // The end of a scope would flip what is somebody else's by then, [W3].
+    if !thread.is_claim_under_window() {
         thread.put_claim_aside();
     }
     thread.defer_gathered();
