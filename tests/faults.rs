@@ -14,7 +14,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use common::child;
+use common::child::{self, expect_passed};
 use common::{KIB, RESERVE, call, constant, install, maps};
 use jit_arena::platform::faulty::{Faulty, Kind};
 use jit_arena::platform::model::{Machine, Options};
@@ -340,14 +340,6 @@ fn f3_a_child_of_a_child_without_memory_has_none_either() {
             ended.expect_success();
         },
     );
-}
-
-/// Waits for a forked child, which must have passed.
-fn expect_passed(pid: libc::pid_t) {
-    let mut status = 0;
-    // SAFETY: waits for a child of ours.
-    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-    assert_eq!(status, 0, "{status:#x}");
 }
 
 #[test]

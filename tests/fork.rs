@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::child::{self, Ended};
+use common::child::{self, Ended, expect_passed};
 use common::code::{self, CallsHelper};
 use common::{KIB, Random, bytes_at, call, call_at, constant, install, maps};
 use jit_arena::{
@@ -40,17 +40,6 @@ fn fork(body: impl FnOnce()) -> libc::pid_t {
     let passed = catch_unwind(AssertUnwindSafe(body)).is_ok();
     // SAFETY: ends the process without what the parent has at its exit.
     unsafe { libc::_exit(if passed { 0 } else { 101 }) }
-}
-
-/// Waits for a forked child, which must have passed.
-fn expect_passed(pid: libc::pid_t) {
-    let mut status = 0;
-    // SAFETY: waits for a child of ours and fills a live word.
-    let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
-    assert_eq!(waited, pid);
-    let hung = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGALRM;
-    assert!(!hung, "the child hangs");
-    assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "status {status:#x}");
 }
 
 fn succeeds(_: Strategy, ended: &Ended) {

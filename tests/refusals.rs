@@ -11,6 +11,7 @@ use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{fs, io};
 
+use common::child::expect_passed;
 use common::{RESERVE, Random, call, child, constant, filter, is_sanitized, not_run};
 use jit_arena::{Arena, BuildError, Executor, MemoryKind, Outcome, Strategy, ThreadHandle};
 
@@ -69,13 +70,6 @@ fn fork(body: impl FnOnce()) -> libc::pid_t {
         unsafe { libc::_exit(i32::from(!passed)) };
     }
     pid
-}
-
-fn expect_passed(pid: libc::pid_t) {
-    let mut status = 0;
-    // SAFETY: waits for a child of ours.
-    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-    assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "status {status:#x}");
 }
 
 fn build() -> Result<Arena, BuildError> {

@@ -108,6 +108,21 @@ impl Ended {
     }
 }
 
+/// Waits for a forked child of this process, which must have passed.
+///
+/// # Panics
+///
+/// If it did not: by how it ended, or because it hung until its alarm.
+pub(crate) fn expect_passed(pid: libc::pid_t) {
+    let mut status = 0;
+    // SAFETY: waits for a child of ours and fills a live word.
+    let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
+    assert_eq!(waited, pid);
+    let hung = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGALRM;
+    assert!(!hung, "the child hangs");
+    assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "status {status:#x}");
+}
+
 /// In a child for each strategy that works here: runs `body`, with faults
 /// reported. In the parent: gives what came of it to `check`.
 pub(crate) fn each_strategy(
