@@ -149,12 +149,31 @@ impl<'t> WriteScope<'t> {
     /// # Errors
     ///
     /// As [`write_at`](Self::write_at).
-    pub fn bytes(&mut self, reservation: &mut Reservation) -> Result<&mut [u8], WriteError> {
+    ///
+    /// The reservation stays as long as the slice does:
+    ///
+    /// ```compile_fail
+    /// # use jit_arena::CodeLayout;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut thread = jit_arena::Arena::new()?.attach()?;
+    /// let mut reservation = thread.reserve(CodeLayout::new(1))?;
+    /// let mut scope = thread.write();
+    /// let bytes = scope.bytes(&mut reservation)?;
+    /// drop(reservation); // its place may be another's from here on
+    /// bytes[0] = 0xC3;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn bytes<'a>(
+        &'a mut self,
+        reservation: &'a mut Reservation,
+    ) -> Result<&'a mut [u8], WriteError> {
         let at = self.window(reservation)?.writable_at(reservation.entry());
         let to = core::ptr::with_exposed_provenance_mut(at);
-        // SAFETY: [W1] the window is open and covers the reservation; nobody
-        // else writes there, and nobody reads what is not published. The
-        // slice borrows the scope, [W2], and comes from a raw pointer, [W4].
+        // SAFETY: [W1] the window is open and covers the reservation. Nobody else
+        // writes there, and nobody reads what is not published: the slice borrows
+        // the reservation. It borrows the scope, [W2], and comes from a raw
+        // pointer, [W4].
         Ok(unsafe { core::slice::from_raw_parts_mut(to, reservation.len()) })
     }
 
@@ -178,6 +197,9 @@ impl<'t> WriteScope<'t> {
         data_len: usize,
     ) -> Result<(), WriteError> {
         let mut block = reservation.block();
+        if (code_len, data_len) == (block.code_len, block.data_len) {
+            return self.window(reservation).map(drop);
+        }
         let moves_data = data_len > 0 && code_len != block.code_len;
         if code_len == 0 || code_len > block.code_len || data_len > block.data_len || moves_data {
             return Err(WriteError::BadShrink);

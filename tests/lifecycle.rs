@@ -92,6 +92,24 @@ fn an_executor_goes_through_its_steps_one_by_one() {
 }
 
 #[test]
+fn shrinking_to_equal_sizes_changes_nothing() {
+    each_strategy(|arena| {
+        let mut thread = arena.attach().unwrap();
+        let code = constant(7);
+        let mut reservation = thread.reserve(CodeLayout::new(code.len()).data(0, 64)).unwrap();
+        let data = reservation.data();
+        assert_eq!(data % 64, 0);
+        let mut scope = thread.write();
+        scope.write_at(&mut reservation, 0, &code).unwrap();
+        scope.shrink(&mut reservation, code.len(), 0).unwrap();
+        drop(scope);
+        assert_eq!((reservation.data(), reservation.data_len()), (data, 0));
+        let executor = thread.publish(reservation).unwrap();
+        assert_eq!((call(&thread, &executor), executor.data_len()), (7, 0));
+    });
+}
+
+#[test]
 fn what_shrinking_cuts_off_is_reserved_next() {
     each_strategy(|arena| {
         let mut thread = arena.attach().unwrap();
