@@ -364,7 +364,7 @@ impl ThreadState {
         if free.len == 0 {
             return;
         }
-        if self.is_under_unsealed(free) {
+        if self.is_under_window(free) {
             self.withheld.borrow_mut().push(free);
             return;
         }
@@ -381,7 +381,7 @@ impl ThreadState {
         let is_in_scope = self.shared().units.are_coarse()
             && self.open_scopes.get() > 0
             && !mutant("abandoned-inside-scope");
-        if is_in_scope || self.is_under_unsealed(span) {
+        if is_in_scope || self.is_under_window(span) {
             self.withheld.borrow_mut().push(span);
             return;
         }
@@ -410,7 +410,12 @@ impl ThreadState {
         }
         let pages = &self.shared().pages;
         self.shared().units.bury(pages.run(span), |whole| {
-            self.retire(Dead { span: pages.span(whole), was: Was::Unit });
+            let span = pages.span(whole);
+            if self.is_under_window(span) {
+                self.withheld.borrow_mut().push(span);
+            } else {
+                self.retire(Dead { span, was: Was::Unit });
+            }
         });
     }
 

@@ -510,10 +510,10 @@ fn pages_whose_window_could_not_be_closed_stay_their_threads() {
     let machine = Faulty::new(native());
     let arena = flipping(&machine);
     let mut thread = arena.attach().unwrap();
-    // A claim of some system pages, all of which the window covers.
-    drop(thread.reserve(CodeLayout::new(9000)).unwrap());
-    let mut place = thread.reserve(CodeLayout::new(100)).unwrap();
     let mut scope = thread.write();
+    // A claim of some system pages, all of which the window covers.
+    drop(scope.reserve(CodeLayout::new(9000)).unwrap());
+    let mut place = scope.reserve(CodeLayout::new(100)).unwrap();
     scope.write_at(&mut place, 0, &constant(7)).unwrap();
     machine.fail(Kind::Protect, 0, usize::MAX, libc::ENOMEM);
     drop(scope);
@@ -523,6 +523,39 @@ fn pages_whose_window_could_not_be_closed_stay_their_threads() {
     machine.heal();
     thread.collect();
     writes_while_ends(&arena, thread);
+}
+
+#[test]
+fn a_page_that_dies_under_an_unclosed_window_stays_its_threads() {
+    let machine = Faulty::new(native());
+    let arena = flipping(&machine);
+    let (mut one, mut two) = (arena.attach().unwrap(), arena.attach().unwrap());
+    let mut scope = one.write();
+    // A claim of some system pages, all of which the window covers.
+    drop(scope.reserve(CodeLayout::new(9000)).unwrap());
+    let mut kept = scope.reserve(CodeLayout::new(100)).unwrap();
+    scope.write_at(&mut kept, 0, &constant(7)).unwrap();
+    machine.fail(Kind::Protect, 0, usize::MAX, libc::ENOMEM);
+    drop(scope);
+    machine.heal();
+    // All of the next page but its end is skipped, and that given up.
+    let mut scope = one.write();
+    drop(scope.reserve(CodeLayout::new(16).align(4096)).unwrap());
+    drop(scope);
+    one.collect();
+    let mut place = two.reserve(CodeLayout::new(100)).unwrap();
+    let mut scope = two.write();
+    scope.write_at(&mut place, 0, &constant(8)).unwrap();
+    let seven = one.publish(kept).unwrap();
+    scope.write_at(&mut place, 50, &[0x90; 50]).unwrap();
+    drop(scope);
+    let eight = two.publish(place).unwrap();
+    assert_eq!((call(&one, &seven), call(&two, &eight)), (7, 8));
+    drop((seven, eight));
+    two.collect();
+    one.collect();
+    arena.verify().unwrap();
+    assert_eq!(arena.stats().committed_bytes, 0, "all pages came back");
 }
 
 #[test]

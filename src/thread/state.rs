@@ -181,11 +181,15 @@ impl ThreadState {
         if !reservation.is_written() {
             return Err(PublishErrorKind::Unwritten);
         }
+        let shared = self.shared();
+        if let Some(&lost) = shared.lost.get() {
+            // Where it was written is the parent's, `[F3]`.
+            return Err(PublishErrorKind::Os(lost));
+        }
         if !self.unsealed.borrow().is_empty() {
             self.close_unsealed(reservation.span()).map_err(PublishErrorKind::Os)?;
             self.abandon_withheld();
         }
-        let shared = self.shared();
         let code = Span::new(reservation.entry(), reservation.len());
         // SAFETY: the bytes lie in the executable view, and were written.
         unsafe { shared.region.platform().invalidate_instruction_cache(code.start, code.len) };
@@ -411,11 +415,13 @@ impl ThreadState {
         self.abandon_withheld();
     }
 
-    /// Whether a window that could not be closed is going to flip pages of `span`
-    /// once it can, `[W3]`.
-    pub(crate) fn is_under_unsealed(&self, span: Span) -> bool {
+    /// Whether a window of this thread's is going to flip pages of `span` as it
+    /// closes, `[W3]`: it is open, or could not be closed.
+    pub(crate) fn is_under_window(&self, span: Span) -> bool {
+        let covers = |window: &Window| window.span.overlaps(span);
         self.shared().units.are_coarse()
-            && self.unsealed.borrow().iter().any(|window| window.span.overlaps(span))
+            && (self.window.get().as_ref().is_some_and(covers)
+                || self.unsealed.borrow().iter().any(covers))
     }
 }
 
