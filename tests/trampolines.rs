@@ -235,6 +235,48 @@ fn a_full_region_says_so_and_recovers() {
 }
 
 #[test]
+fn what_a_refused_batch_asked_for_is_there_for_others() {
+    each_strategy_with(
+        |builder| builder.reserve(128 * KIB),
+        |arena| {
+            arena.trampoline(helper_address()).unwrap();
+            let mut thread = arena.attach().unwrap();
+            let mut all = Vec::new();
+            while let Ok(executor) = thread.install(&constant(1), &[]) {
+                all.push(executor);
+            }
+            let many: Vec<_> = (0..1000).map(|n| 0x10_0000 + n * 16).collect();
+            let before = arena.stats().island_bytes;
+            let error = arena.make_trampolines(&many).unwrap_err();
+            assert!(matches!(error, TrampolineError::Exhausted { .. }), "{error:?}");
+            assert_eq!(arena.stats().island_bytes, before);
+            // What is left of the island, but where all of it was handed out at once.
+            if !is_coarse(&arena) {
+                arena.make_trampolines(&many[..8]).unwrap();
+                assert_eq!(arena.trampolines().len(), 9);
+            }
+            drop(all);
+            arena.verify().unwrap();
+        },
+    );
+}
+
+#[test]
+fn what_a_long_batch_left_of_an_island_is_used() {
+    each_strategy(|arena| {
+        arena.trampoline(helper_address()).unwrap();
+        let many: Vec<_> = (0..256).map(|n| 0x10_0000 + n * 16).collect();
+        arena.make_trampolines(&many).unwrap();
+        let before = arena.stats().island_bytes;
+        arena.trampoline(0x20_0000).unwrap();
+        if !is_coarse(&arena) {
+            assert_eq!(arena.stats().island_bytes, before);
+        }
+        arena.verify().unwrap();
+    });
+}
+
+#[test]
 fn errors_say_what_to_do() {
     for (error, parts) in [
         (

@@ -26,10 +26,32 @@ struct Island {
     /// The one before; never changes once pushed.
     older: *mut Island,
     run: Run,
-    /// Granules handed out; beyond the run's length once it is used up.
+    /// Granules handed out.
     used: AtomicUsize,
     /// Stands for `older` and `run`: the models see who reads them unordered.
     made: Watched,
+}
+
+impl Island {
+    /// The next `need` granules, if so many are left. Lock-free.
+    fn take(&self, need: usize) -> Option<Run> {
+        // Relaxed [B1]: the read-modify-write makes the part ours; its memory was
+        // made ready before the push.
+        let mut used = self.used.load(Ordering::Relaxed);
+        while used + need <= self.run.len {
+            let taken = self.used.compare_exchange_weak(
+                used,
+                used + need,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+            match taken {
+                Ok(_) => return Some(Run::new(self.run.start + used, need)),
+                Err(now) => used = now,
+            }
+        }
+        None
+    }
 }
 
 /// The islands of a zone, newest first.
@@ -59,14 +81,15 @@ impl Islands {
             // Acquire: pairs with the Release of the push: seeing the island is
             // seeing it initialised.
             let newest = self.newest.load(Ordering::Acquire);
+            // An older one has room where the next asked for more than was left.
+            let mut at = newest;
             // SAFETY: islands are freed only with the list, which is borrowed.
-            if let Some(island) = unsafe { newest.as_ref() } {
-                // Relaxed [B1]: the read-modify-write makes the part ours; its
-                // memory was made ready before the push.
-                let at = island.used.fetch_add(need, Ordering::Relaxed);
-                if at.saturating_add(need) <= island.run.len {
-                    return Ok(Some(Run::new(island.run.start + at, need)));
+            while let Some(island) = unsafe { at.as_ref() } {
+                island.made.read();
+                if let Some(part) = island.take(need) {
+                    return Ok(Some(part));
                 }
+                at = island.older;
             }
             let Some(run) = claim(thread, pages, need) else { return Ok(None) };
             if let Err(error) = thread.commit(run) {
@@ -105,7 +128,7 @@ impl Islands {
         // SAFETY: as in `take`.
         while let Some(island) = unsafe { at.as_ref() } {
             // Relaxed: exact only while nobody takes.
-            let used = island.used.load(Ordering::Relaxed).min(island.run.len);
+            let used = island.used.load(Ordering::Relaxed);
             f(Run::new(island.run.start + used, island.run.len - used));
             at = island.older;
         }
