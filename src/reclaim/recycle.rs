@@ -205,12 +205,19 @@ pub(crate) fn reclaim(thread: &ThreadState) -> bool {
     // A batch ripens within three advances if nobody is pinned; each flush
     // runs a bounded part of what is ripe, so it goes on while that helps, and
     // for a while where something is known to be on its way: threads that ended
-    // leave much to run that hands nothing over.
-    let mut idle = 0;
-    while idle < 4 || (idle < 4 + PATIENCE && pending(shared) > 0) {
+    // leave much to run that hands nothing over. Not for ever: once it has
+    // recycled as much as there was, others retire as fast as it recycles.
+    let (mut left, mut idle) = (pending(shared) + shared.waiting.bytes(), 0);
+    for round in 0.. {
+        let patience = if pending(shared) > 0 { 4 + PATIENCE } else { 4 };
+        if idle >= patience || (left == 0 && round >= patience) {
+            break;
+        }
         thread.local.pin().flush();
-        idle = if recycle(thread, all_ripe(shared)) > 0 { 0 } else { idle + 1 };
-        any |= idle == 0;
+        let recycled = recycle(thread, all_ripe(shared));
+        left = left.saturating_sub(recycled);
+        idle = if recycled > 0 { 0 } else { idle + 1 };
+        any |= recycled > 0;
     }
     synchronise(thread);
     give_up(thread);
