@@ -296,7 +296,9 @@ impl Builder {
     /// [`Strategy::Mprotect`], which changes rights, under
     /// [`Strategy::DualTransient`] over [anonymous](Self::anonymous) memory, which is
     /// mapped again for each window, and where the kernel does not know the call,
-    /// building fails.
+    /// building fails. Should it refuse one view after it has sealed another, the
+    /// arena that fails to be built leaves its mappings, its key and its descriptor:
+    /// what is sealed cannot be undone.
     #[must_use]
     pub fn sealed(mut self, sealed: bool) -> Self {
         self.sealed = sealed;

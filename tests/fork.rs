@@ -19,8 +19,8 @@ use common::child::{self, Ended, expect_passed};
 use common::code::{self, CallsHelper};
 use common::{KIB, Random, bytes_at, call, call_at, constant, install, maps};
 use jit_arena::{
-    Arena, BuildError, CodeLayout, Executor, InstallError, ReserveError, Slot, Strategy,
-    ThreadHandle, TrampolineError, WriteError,
+    Arena, BuildError, CodeLayout, Executor, InstallError, PublishErrorKind, ReserveError, Slot,
+    Strategy, ThreadHandle, TrampolineError, WriteError,
 };
 use jit_arena::{CodeInfo, Span, Symbol, Tool};
 
@@ -941,6 +941,8 @@ fn f3_a_child_without_memory_leaves_its_parents_as_it_was() {
         thread.collect();
         executors.extend(make(&mut thread, 700, 5));
         let mut place = thread.reserve(CodeLayout::new(64)).unwrap();
+        let mut written = thread.reserve(CodeLayout::new(64)).unwrap();
+        thread.write().write_at(&mut written, 0, &constant(5)).unwrap();
         let slot = arena.slot();
         slot.install(install(&mut thread, 41)).unwrap();
         leave_no_room(&arena, kind);
@@ -964,6 +966,10 @@ fn f3_a_child_without_memory_leaves_its_parents_as_it_was() {
                 assert_eq!(arena.verify().unwrap_err().invariant, "F3");
                 let error = thread.write().write_at(&mut place, 0, &[1; 64]).unwrap_err();
                 assert!(matches!(error, WriteError::Os(os) if os.call == "fork"), "{error:?}");
+                let error = thread.publish(written).unwrap_err();
+                let PublishErrorKind::Os(os) = error.kind else { panic!("{error:?}") };
+                assert_eq!(os.call, "fork");
+                drop(error);
                 let error = arena.trampoline(usize::MAX / 2).unwrap_err();
                 assert!(matches!(error, TrampolineError::Os(os) if os.call == "fork"), "{error:?}");
                 assert!(arena.lookup(long.addr()).is_none());
@@ -995,7 +1001,8 @@ fn f3_a_child_without_memory_leaves_its_parents_as_it_was() {
         churn(&mut thread, &mut executors, 1000, 200);
         thread.write().write_at(&mut place, 0, &constant(8)).unwrap();
         let last = thread.publish(place).unwrap();
-        assert_eq!(call(&thread, &last), 8);
+        let written = thread.publish(written).unwrap();
+        assert_eq!((call(&thread, &last), call(&thread, &written)), (8, 5));
         arena.verify().unwrap();
         drop((executors, kept, long, slot, last));
         arena.collect().unwrap();

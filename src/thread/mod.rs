@@ -197,6 +197,7 @@ impl ThreadHandle {
     /// dropped.
     #[inline]
     pub fn retire(&mut self, executor: Executor) {
+        self.state().end_forgotten_scopes();
         executor.retire_on(self.state());
     }
 
