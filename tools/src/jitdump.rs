@@ -6,6 +6,9 @@
 //! mono`. There is no record for code that is gone: a later one at its address
 //! takes its place from its own time on.
 //!
+//! A forked child has a file of its own, from the first code on that it publishes.
+//! perf knows what was published before the fork from the parent's.
+//!
 //! Source: tools/perf/Documentation/jitdump-specification.txt in the kernel's
 //! sources.
 
@@ -19,7 +22,8 @@ use std::sync::{Arc, Mutex};
 use jit_arena::{CodeInfo, Span, Symbol, Tool};
 
 use crate::elf::MACHINE;
-use crate::{lock, private};
+use crate::lock;
+use crate::place::Place;
 
 /// `JiTD`, in the byte order of the machine.
 const MAGIC: u32 = 0x4A69_5444;
@@ -35,51 +39,125 @@ const PREFIX: usize = 16;
 /// Writes a jitdump.
 #[derive(Debug)]
 pub struct Jitdump {
-    path: PathBuf,
+    place: Place,
     state: Mutex<State>,
-    _marker: Marker,
 }
 
 #[derive(Debug)]
 struct State {
+    dump: Dump,
+    error: Option<io::Error>,
+}
+
+/// The file of one process.
+#[derive(Debug)]
+struct Dump {
     file: File,
+    /// The process, by number.
+    of: u32,
     /// Code written so far: numbers each piece.
     count: u64,
-    error: Option<io::Error>,
+    _marker: Marker,
 }
 
 impl Jitdump {
     /// Starts `jit-PID.dump` in a directory, for the user alone to read, and lets
-    /// perf see it.
+    /// perf see it. Arenas of a process share it.
     ///
     /// # Errors
     ///
-    /// The file cannot be made; or a symbolic link lies in its place, which is not
-    /// followed; or it cannot be mapped: the file system forbids executing.
+    /// The file cannot be made, or not be put in the place of one that lies there;
+    /// or the process has a jitdump in that directory already
+    /// ([`AlreadyExists`](io::ErrorKind::AlreadyExists)); or it cannot be mapped: the
+    /// file system forbids executing.
     pub fn create_in(directory: &Path) -> io::Result<Arc<Self>> {
-        let path = directory.join(format!("jit-{}.dump", std::process::id()));
-        let mut file = private().read(true).create(true).truncate(true).open(&path)?;
-        let marker = Marker::new(&file)?;
-        let mut header = Record::default();
-        for word in [MAGIC, VERSION, HEADER, u32::from(MACHINE), 0, std::process::id()] {
-            header.u32(word);
-        }
-        header.u64(now());
-        header.u64(0);
-        file.write_all(&header.0)?;
-        let state = State { file, count: 0, error: None };
-        Ok(Arc::new(Self { path, state: Mutex::new(state), _marker: marker }))
+        let place = Place::take(directory, "jit", "dump")?;
+        let state = State { dump: Dump::create(&place)?, error: None };
+        Ok(Arc::new(Self { place, state: Mutex::new(state) }))
     }
 
-    /// The file.
+    /// The file of the calling process. In a forked child it is there once something
+    /// was published in the child.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn path(&self) -> PathBuf {
+        self.place.path()
     }
 
     /// The first error since the last call: the file may end in half a record.
     pub fn take_error(&self) -> Option<io::Error> {
         lock(&self.state).error.take()
+    }
+}
+
+impl State {
+    /// What the calling process writes to.
+    fn dump(&mut self, place: &Place) -> io::Result<&mut Dump> {
+        if self.dump.is_inherited() {
+            self.dump = Dump::create(place)?;
+        }
+        Ok(&mut self.dump)
+    }
+}
+
+impl Dump {
+    fn create(place: &Place) -> io::Result<Self> {
+        let (_, mut file) = place.create("")?;
+        let marker = Marker::new(&file)?;
+        let of = std::process::id();
+        let mut header = Record::default();
+        for word in [MAGIC, VERSION, HEADER, u32::from(MACHINE), 0, of] {
+            header.u32(word);
+        }
+        header.u64(now());
+        header.u64(0);
+        file.write_all(&header.0)?;
+        Ok(Self { file, of, count: 0, _marker: marker })
+    }
+
+    fn write(&mut self, code: &CodeInfo, bytes: &[u8], symbol: &Symbol<'_>) -> io::Result<()> {
+        // The caller has the lock: times rise in the file.
+        let time = now();
+        let mut records = Vec::new();
+        if !symbol.source_lines().is_empty() {
+            let mut lines = Record::default();
+            lines.u64(code.entry() as u64);
+            lines.u64(symbol.source_lines().len() as u64);
+            for line in symbol.source_lines() {
+                lines.u64((code.entry() + line.offset) as u64);
+                lines.u32(line.line);
+                lines.u32(0);
+                lines.text(line.file);
+            }
+            // In front of the code they are of.
+            records.extend(lines.finish(CODE_DEBUG_INFO, time));
+        }
+        let mut load = Record::default();
+        load.u32(self.of);
+        load.u32(thread_id());
+        load.u64(code.entry() as u64);
+        load.u64(code.entry() as u64);
+        load.u64(bytes.len() as u64);
+        load.u64(self.count);
+        load.text(symbol.name());
+        load.0.extend(bytes);
+        records.extend(load.finish(CODE_LOAD, time));
+        self.count += 1;
+        self.file.write_all(&records)
+    }
+
+    fn is_inherited(&self) -> bool {
+        self.of != std::process::id()
+    }
+}
+
+impl Drop for Dump {
+    fn drop(&mut self) {
+        if self.is_inherited() {
+            return;
+        }
+        let close = Record::default().finish(CODE_CLOSE, now());
+        // Nobody is left to tell; readers take the end of the file as well.
+        let _ = self.file.write_all(&close);
     }
 }
 
@@ -130,34 +208,7 @@ fn thread_id() -> u32 {
 impl Tool for Jitdump {
     fn published(&self, code: &CodeInfo, bytes: &[u8], symbol: &Symbol<'_>) {
         let mut state = lock(&self.state);
-        // Under the lock: times rise in the file.
-        let time = now();
-        let mut records = Vec::new();
-        if !symbol.source_lines().is_empty() {
-            let mut lines = Record::default();
-            lines.u64(code.entry() as u64);
-            lines.u64(symbol.source_lines().len() as u64);
-            for line in symbol.source_lines() {
-                lines.u64((code.entry() + line.offset) as u64);
-                lines.u32(line.line);
-                lines.u32(0);
-                lines.text(line.file);
-            }
-            // In front of the code they are of.
-            records.extend(lines.finish(CODE_DEBUG_INFO, time));
-        }
-        let mut load = Record::default();
-        load.u32(std::process::id());
-        load.u32(thread_id());
-        load.u64(code.entry() as u64);
-        load.u64(code.entry() as u64);
-        load.u64(bytes.len() as u64);
-        load.u64(state.count);
-        load.text(symbol.name());
-        load.0.extend(bytes);
-        records.extend(load.finish(CODE_LOAD, time));
-        state.count += 1;
-        let written = state.file.write_all(&records);
+        let written = state.dump(&self.place).and_then(|dump| dump.write(code, bytes, symbol));
         if let Err(error) = written {
             state.error.get_or_insert(error);
         }
@@ -168,14 +219,6 @@ impl Tool for Jitdump {
     }
 
     fn unmapped(&self, _: Span) {}
-}
-
-impl Drop for Jitdump {
-    fn drop(&mut self) {
-        let close = Record::default().finish(CODE_CLOSE, now());
-        // Nobody is left to tell; readers take the end of the file as well.
-        let _ = lock(&self.state).file.write_all(&close);
-    }
 }
 
 /// A mapping of the file's first page, which perf finds in the recording.

@@ -52,11 +52,10 @@ mod jitdump;
 mod lines;
 mod names;
 mod perf_map;
+mod place;
 #[cfg(target_os = "linux")]
 mod unwind;
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use disassembly::disassemble;
@@ -71,13 +70,4 @@ pub use unwind::Unwind;
 /// Locks, also after a panic elsewhere: no tool leaves its state half changed.
 fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// How to open a file that is written, under a name that others can foresee, in a
-/// directory that may be everybody's: no link that somebody has put there is
-/// followed, and only the user reads what is in it, as perf does.
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    options
 }

@@ -7,6 +7,9 @@
 //! [`Jitdump`](crate::Jitdump) has times as well. What goes is taken out by
 //! writing the file anew, when that is much of it and at the end.
 //!
+//! A forked child has a file of its own, from the first code on that it publishes:
+//! that and what its parent had published before.
+//!
 //! perf reads it only for code in anonymous memory: build the arena with
 //! [`anonymous`](jit_arena::Builder::anonymous).
 //!
@@ -21,7 +24,8 @@ use std::sync::{Arc, Mutex};
 
 use jit_arena::{CodeInfo, Span, Symbol, Tool};
 
-use crate::{lock, private};
+use crate::lock;
+use crate::place::Place;
 
 /// Lines that are no longer true before the file is written anew, at least.
 const STALE: usize = 256;
@@ -29,13 +33,15 @@ const STALE: usize = 256;
 /// Writes a perf map.
 #[derive(Debug)]
 pub struct PerfMap {
-    path: PathBuf,
+    place: Place,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
+    /// Of the process with the number `of`.
     file: File,
+    of: u32,
     /// By entry.
     lines: BTreeMap<usize, Line>,
     /// Lines of the file that are not in `lines`.
@@ -51,12 +57,13 @@ struct Line {
 
 impl PerfMap {
     /// Starts the file where perf looks for it, in `/tmp`, for the user alone to
-    /// read.
+    /// read. Arenas of a process share it.
     ///
     /// # Errors
     ///
-    /// The file cannot be made; or a symbolic link lies in its place, which is not
-    /// followed.
+    /// The file cannot be made, or not be put in the place of one that lies there;
+    /// or the process has a perf map in that directory already
+    /// ([`AlreadyExists`](io::ErrorKind::AlreadyExists)).
     pub fn create() -> io::Result<Arc<Self>> {
         Self::create_in(Path::new("/tmp"))
     }
@@ -67,16 +74,18 @@ impl PerfMap {
     ///
     /// As [`create`](Self::create).
     pub fn create_in(directory: &Path) -> io::Result<Arc<Self>> {
-        let path = directory.join(format!("perf-{}.map", std::process::id()));
-        let file = private().create(true).truncate(true).open(&path)?;
-        let state = State { file, lines: BTreeMap::new(), stale: 0, error: None };
-        Ok(Arc::new(Self { path, state: Mutex::new(state) }))
+        let place = Place::take(directory, "perf", "map")?;
+        let (_, file) = place.create("")?;
+        let lines = BTreeMap::new();
+        let state = State { file, of: std::process::id(), lines, stale: 0, error: None };
+        Ok(Arc::new(Self { place, state: Mutex::new(state) }))
     }
 
-    /// The file.
+    /// The file of the calling process. In a forked child it is there once something
+    /// was published in the child.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn path(&self) -> PathBuf {
+        self.place.path()
     }
 
     /// The first error since the last call: the file may lack lines.
@@ -96,23 +105,21 @@ impl State {
         }
     }
 
-    fn rewrite(&mut self, path: &Path) -> io::Result<()> {
+    /// Writes all lines, beside the file and then in its place: perf may be reading.
+    fn rewrite(&mut self, place: &Place) -> io::Result<()> {
         let mut text = String::new();
         for (entry, line) in &self.lines {
             text.push_str(&line_of(*entry, line));
         }
-        // Beside it and then in its place: perf may be reading.
-        let new = path.with_extension("map.new");
-        // What lies there is of a process that ended midway, or nothing of ours.
-        match std::fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = private().create_new(true).open(&new)?;
+        let (new, mut file) = place.create(".new")?;
         file.write_all(text.as_bytes())?;
-        std::fs::rename(&new, path)?;
-        (self.file, self.stale) = (file, 0);
+        std::fs::rename(&new, place.path())?;
+        (self.file, self.of, self.stale) = (file, std::process::id(), 0);
         Ok(())
+    }
+
+    fn is_inherited(&self) -> bool {
+        self.of != std::process::id()
     }
 
     fn note(&mut self, result: io::Result<()>) {
@@ -139,11 +146,17 @@ impl Tool for PerfMap {
         let line = Line { len: code.code.len, name: symbol.name().to_owned() };
         let text = line_of(code.entry(), &line);
         state.lines.insert(code.entry(), line);
-        let written = if state.stale > STALE.max(state.lines.len()) {
-            state.rewrite(&self.path)
-        } else {
-            state.file.write_all(text.as_bytes())
-        };
+        let is_inherited = state.is_inherited();
+        if is_inherited || state.stale > STALE.max(state.lines.len()) {
+            let written = state.rewrite(&self.place);
+            let is_written = written.is_ok();
+            state.note(written);
+            // The parent's file is the parent's.
+            if is_written || is_inherited {
+                return;
+            }
+        }
+        let written = state.file.write_all(text.as_bytes());
         state.note(written);
     }
 
@@ -154,8 +167,8 @@ impl Tool for PerfMap {
 
     fn unmapped(&self, _: Span) {
         let mut state = lock(&self.state);
-        if state.stale > 0 {
-            let written = state.rewrite(&self.path);
+        if state.stale > 0 && !state.is_inherited() {
+            let written = state.rewrite(&self.place);
             state.note(written);
         }
     }

@@ -6,6 +6,7 @@
 mod common;
 
 use std::fs::{self, Permissions};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
@@ -22,13 +23,13 @@ fn arena_with(tool: Arc<dyn Tool>) -> Arena {
 }
 
 /// The lines of a perf map: start, length, name.
-fn lines(path: &Path) -> Vec<(usize, usize, String)> {
+fn lines(path: impl AsRef<Path>) -> Vec<(usize, usize, String)> {
     let parse = |line: &str| {
         let mut words = line.splitn(3, ' ');
         let mut hex = || usize::from_str_radix(words.next().unwrap(), 16).unwrap();
         (hex(), hex(), words.next().unwrap().to_owned())
     };
-    text(path).lines().map(parse).collect()
+    text(path.as_ref()).lines().map(parse).collect()
 }
 
 #[test]
@@ -67,32 +68,28 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn links_in_the_place_of_a_file_are_not_followed() {
+fn what_lies_in_the_place_of_a_file_is_neither_followed_nor_shared() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     let precious = directory.join("precious");
     fs::write(&precious, "kept").unwrap();
+    fs::set_permissions(&precious, Permissions::from_mode(0o640)).unwrap();
     let id = std::process::id();
     let (map, dump) =
         (directory.join(format!("perf-{id}.map")), directory.join(format!("jit-{id}.dump")));
     symlink(&precious, &map).unwrap();
-    symlink(&precious, &dump).unwrap();
-    let refused = PerfMap::create_in(directory).unwrap_err();
-    assert_eq!(refused.raw_os_error(), Some(libc::ELOOP));
-    let refused = Jitdump::create_in(directory).unwrap_err();
-    assert_eq!(refused.raw_os_error(), Some(libc::ELOOP));
-    assert_eq!(text(&precious), "kept");
-
-    fs::remove_file(&map).unwrap();
-    fs::remove_file(&dump).unwrap();
+    // Of a process of the same number, for all to read.
+    fs::write(&dump, "old").unwrap();
+    fs::set_permissions(&dump, Permissions::from_mode(0o666)).unwrap();
     let tool = PerfMap::create_in(directory).unwrap();
     let _dump = Jitdump::create_in(directory).unwrap();
+    assert!(!map.is_symlink());
     assert_eq!((mode(&map), mode(&dump)), (0o600, 0o600));
+    assert!(!fs::read(&dump).unwrap().starts_with(b"old"));
 
     // One in the place of the file that takes the map's.
     let new = directory.join(format!("perf-{id}.map.new"));
     symlink(&precious, &new).unwrap();
-    fs::set_permissions(&precious, Permissions::from_mode(0o640)).unwrap();
     let arena = arena_with(tool.clone());
     let mut thread = arena.attach().unwrap();
     for n in 0..2000 {
@@ -105,6 +102,95 @@ fn links_in_the_place_of_a_file_are_not_followed() {
     assert!(fs::symlink_metadata(&new).is_err() && !map.is_symlink());
     assert_eq!((mode(&map), mode(&precious)), (0o600, 0o640));
     assert_eq!(text(&precious), "kept");
+}
+
+#[test]
+fn one_file_a_process_and_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let (map, dump) = (PerfMap::create_in(directory.path()), Jitdump::create_in(directory.path()));
+    let map = map.unwrap();
+    for directory in [directory.path().to_owned(), directory.path().join(".")] {
+        let refused = PerfMap::create_in(&directory).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+        let refused = Jitdump::create_in(&directory).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+    }
+    let _elsewhere = PerfMap::create_in(other.path()).unwrap();
+    // Two arenas share one.
+    let arenas = [arena_with(map.clone()), arena_with(map.clone())];
+    let mut threads = arenas.each_ref().map(|arena| arena.attach().unwrap());
+    let made = [install(&mut threads[0], &[0xC3], "one", no_frame)];
+    let also = [install(&mut threads[1], &[0xC3], "two", no_frame)];
+    let names: Vec<_> = lines(map.path()).into_iter().map(|(.., name)| name).collect();
+    assert_eq!(names, ["one", "two"]);
+    drop((made, also, threads, arenas, map, dump));
+    PerfMap::create_in(directory.path()).unwrap();
+    Jitdump::create_in(directory.path()).unwrap();
+}
+
+/// Names in a jitdump, and the process that it says it is of.
+fn dumped(path: &Path) -> (u32, Vec<String>) {
+    let mut reader = JitDumpReader::new(fs::File::open(path).unwrap()).unwrap();
+    let (of, mut names) = (reader.header().pid, Vec::new());
+    while let Some(record) = reader.next_record().unwrap() {
+        if let JitDumpRecord::CodeLoad(load) = record.parse().unwrap() {
+            assert_eq!(load.pid, of);
+            names.push(String::from_utf8(load.function_name.as_slice().to_vec()).unwrap());
+        }
+    }
+    (of, names)
+}
+
+#[test]
+fn a_forked_child_has_files_of_its_own() {
+    const NAME: &str = "a_forked_child_has_files_of_its_own";
+    if !is_child(NAME) {
+        let directory = tempfile::tempdir().unwrap();
+        let mut command = under("env", &[], NAME);
+        let output = command.env("TOOLS_DIRECTORY", directory.path()).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        return;
+    }
+    let directory = child_directory();
+    let map = PerfMap::create_in(&directory).unwrap();
+    let dump = Jitdump::create_in(&directory).unwrap();
+    let arena = Arena::builder().tool(map.clone()).tool(dump.clone()).build().unwrap();
+    let mut thread = arena.attach().unwrap();
+    let before = install(&mut thread, &[0xC3; 70], "before", no_frame);
+    // SAFETY: the child ends with `_exit`, and uses what the library gives it.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0);
+    if child == 0 {
+        let passed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            // Written anew in the parent, it would be the child's.
+            for _ in 0..1000 {
+                drop(install(&mut thread, &[0xC3; 50], "child", no_frame));
+                thread.collect();
+            }
+            assert!(map.take_error().is_none() && dump.take_error().is_none());
+        }));
+        drop((before, thread, arena, map, dump));
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(passed.is_err().into()) };
+    }
+    let mut status = 0;
+    // SAFETY: a child of this process, and a place for its status.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0);
+    let after = install(&mut thread, &[0xC3; 70], "after", no_frame);
+    let names =
+        |path: &Path| -> Vec<String> { lines(path).into_iter().map(|(.., name)| name).collect() };
+    assert_eq!(names(&map.path()), ["before", "after"]);
+    let of_child = names(&directory.join(format!("perf-{child}.map")));
+    assert_eq!(of_child.iter().filter(|name| *name == "before").count(), 1);
+    assert!(of_child.iter().all(|name| name == "before" || name == "child"), "{of_child:?}");
+    drop((before, after, thread, arena));
+    assert!(map.take_error().is_none() && dump.take_error().is_none());
+    let own = std::process::id();
+    assert_eq!(dumped(&dump.path()), (own, vec!["before".to_owned(), "after".to_owned()]));
+    let of_child = dumped(&directory.join(format!("jit-{child}.dump")));
+    assert_eq!(of_child, (child as u32, vec!["child".to_owned(); 1000]));
 }
 
 #[test]
