@@ -228,6 +228,7 @@ fn every_check_of_a_replay_can_fail() {
         ("wrong-byte", "bm_richards: executor 0 has other bytes than were written"),
         ("leak", "bytes live at the end"),
         ("wx", "writable and executable"),
+        ("panic", "as it was asked to"),
     ] {
         if sabotage == "wx" && cfg!(not(target_os = "linux")) {
             println!("not run: every_check_of_a_replay_can_fail: wx: no list of mappings here");

@@ -56,6 +56,11 @@ fn the_format_leaves_room() {
     assert_eq!(rows("1, 0, a, 0, 100, 8, 4096\n2,0,f,0").expect("blanks"), plain);
     let marked = format!("\u{feff}{HEADER}1,0,a,0,100,8,4096\n2,0,f,0\n");
     assert_eq!(read(&marked).expect("byte-order mark"), plain);
+    // Quotes; one that is not closed swallows nothing.
+    let quoted = "\"t_ns\",\"thread\",\"op\",\"id\",\"code_bytes\",\"data_bytes\"\n\
+        \"1\",\"0\",\"a\",\"0\",\"100\",\"8\"\n\"2\", \"0\" ,\"f\",\"0\"\n";
+    assert_eq!(read(quoted).expect("quotes"), plain);
+    assert_eq!(rows("1,0,a,0,100,8,\"4096\n2,0,f,0\n").expect("an open quote"), plain);
     // Order of columns, and columns of somebody's own.
     let moved = "note,id,op,thread,t_ns,data_bytes,code_bytes\nx,0,a,0,1,8,100\ny,0,f,0,2,,\n";
     assert_eq!(read(moved).expect("moved columns"), plain);
@@ -119,6 +124,7 @@ fn damage_is_refused_with_its_line() {
     case("2,0,x,1,1,1", "op is \"x\", neither a nor f");
     case("-2,0,a,1,1,1", "t_ns is \"-2\", not a whole number in range");
     case("2,0,a,1,12e3,1", "code_bytes is \"12e3\", not a whole number in range");
+    case("2,0,a,1,\"12,1", "code_bytes is \"\\\"12\", not a whole number in range");
     case("2,x,a,1,1,1", "thread is \"x\", not a whole number in range");
     refused(
         rows(&format!("{ok}2,0,f,0\n3,0,f,0\n")),

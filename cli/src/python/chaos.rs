@@ -20,9 +20,7 @@ const TURNS: u32 = 100;
 /// What was done.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Done {
-    pub(crate) storms: u64,
     pub(crate) rebound: u64,
-    pub(crate) evictions: u64,
     pub(crate) signals: u64,
 }
 
@@ -66,7 +64,6 @@ impl Chaos {
                 }
                 95..98 => {
                     stage.runtime.evict();
-                    self.done.evictions += 1;
                 }
                 _ if self.forks => stage.children.want(),
                 _ => {}
@@ -83,7 +80,6 @@ impl Chaos {
     fn storm(&mut self, stage: &Stage) {
         let number = stage.draw(&mut self.random);
         let Some(shared) = stage.pool.look(number) else { return };
-        self.done.storms += 1;
         for _ in 0..self.random.u32(1..12) {
             if let Some(name) = self.random.choice(shared.world.globals())
                 && shared.world.rebind(name).is_some()

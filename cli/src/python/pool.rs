@@ -1,6 +1,6 @@
 //! Worlds that threads share: one of each program at a time.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use jit_arena_python::programs::BUNDLED;
@@ -26,13 +26,12 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct Pool {
     places: Vec<RwLock<Option<Arc<Shared>>>>,
-    pub(crate) started: AtomicU64,
 }
 
 impl Default for Pool {
     fn default() -> Self {
         let places = BUNDLED.iter().map(|_| RwLock::default()).collect();
-        Self { places, started: AtomicU64::new(0) }
+        Self { places }
     }
 }
 
@@ -56,7 +55,6 @@ impl Pool {
             alone: Mutex::new(()),
             calls: AtomicU32::new(0),
         });
-        self.started.fetch_add(1, Ordering::Relaxed);
         let place = &self.places[number];
         let old =
             place.write().unwrap_or_else(PoisonError::into_inner).replace(Arc::clone(&shared));

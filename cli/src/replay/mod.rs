@@ -53,6 +53,8 @@ pub enum Sabotage {
     Leak,
     /// Have a mapping that is writable and executable.
     Wx,
+    /// Have the first thread panic.
+    Panic,
 }
 
 /// What is to be replayed how.

@@ -72,6 +72,11 @@ impl<'r> Shared<'r> {
     pub(super) fn fail(&self, failure: Failure) {
         let mut first = self.failure.lock().unwrap_or_else(|e| e.into_inner());
         first.get_or_insert(failure);
+        self.stop();
+    }
+
+    /// Ends the replay.
+    pub(super) fn stop(&self) {
         // Relaxed: only says when to stop.
         self.stop.store(true, Ordering::Relaxed);
     }

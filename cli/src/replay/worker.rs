@@ -42,6 +42,17 @@ impl<E: Into<Failure>> From<E> for Ended {
     }
 }
 
+/// Ends the replay when its thread panics: the others would wait for it.
+struct StopOnPanic<'r>(&'r Shared<'r>);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop();
+        }
+    }
+}
+
 /// One thread.
 #[derive(Debug)]
 pub(super) struct Worker<'r> {
@@ -61,6 +72,7 @@ pub(super) struct Worker<'r> {
 impl<'r> Worker<'r> {
     /// Runs on the calling thread.
     pub(super) fn run(shared: &'r Shared<'r>, index: usize) -> Measures {
+        let _stop = StopOnPanic(shared);
         let attached = shared.arena.attach();
         let handle = match attached {
             Ok(handle) => handle,
@@ -98,6 +110,8 @@ impl<'r> Worker<'r> {
         self.shared.set_position(self.index, index);
         self.wait_for_others(index)?;
         let event = self.shared.trace.events[index];
+        let panics = self.index == 0 && self.shared.sabotage == Some(Sabotage::Panic);
+        assert!(!panics, "as it was asked to");
         self.wait_for_time(event)?;
         match event.op {
             Op::Alloc => self.install(event.executor)?,

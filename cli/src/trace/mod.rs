@@ -122,6 +122,8 @@ impl Trace {
         let mut rows = ReaderBuilder::new()
             .flexible(true)
             .has_headers(false)
+            // One that is not closed would swallow the rows behind it.
+            .quoting(false)
             .terminator(Terminator::Any(b'\n'))
             .from_reader(text);
         let mut row = ByteRecord::new();
@@ -216,7 +218,7 @@ impl Columns {
             } else {
                 field
             };
-            let field = field.trim_ascii();
+            let field = unquoted(field);
             if let Some(column) = NAMES.iter().position(|name| name.as_bytes() == field)
                 && found[column].replace(position).is_some()
             {
@@ -318,12 +320,19 @@ impl Reading {
     }
 }
 
+/// A field without blanks and quotes around it.
+fn unquoted(field: &[u8]) -> &[u8] {
+    let field = field.trim_ascii();
+    let inside = field.strip_prefix(b"\"").and_then(|field| field.strip_suffix(b"\""));
+    inside.map_or(field, <[u8]>::trim_ascii)
+}
+
 fn field<'r>(
     row: &'r ByteRecord,
     at: usize,
     column: &'static str,
 ) -> Result<&'r [u8], TraceErrorKind> {
-    match row.get(at).map(<[u8]>::trim_ascii) {
+    match row.get(at).map(unquoted) {
         Some(field) if !field.is_empty() => Ok(field),
         _ => Err(TraceErrorKind::MissingField(column)),
     }
