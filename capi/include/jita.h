@@ -340,8 +340,8 @@ jita_status jita_create(const struct jita_options *options, struct jita_arena **
 // in the middle of. Code that a thread runs without jita_enter is the client's to
 // have ended.
 //
-// Errors: JITA_ERROR_STATE if the calling thread is inside code or a write scope;
-// JITA_ERROR_HANDLE.
+// Errors: JITA_ERROR_STATE if the calling thread is inside code, parked or inside a
+// write scope; JITA_ERROR_HANDLE.
 jita_status jita_destroy(struct jita_arena *arena);
 
 // Describes the arena for people: its strategy, what was tried before it and why
@@ -446,8 +446,8 @@ jita_status jita_attach(struct jita_arena *arena);
 // With the last the thread lets go of the arena: blocks that it has not
 // published are given back.
 //
-// Errors: JITA_ERROR_STATE if the thread is not attached, or with the last is inside
-// code or a write scope.
+// Errors: JITA_ERROR_STATE if the thread is not attached, or with the last is parked,
+// inside code or inside a write scope.
 jita_status jita_detach(struct jita_arena *arena);
 
 // Opens a write scope: until jita_write_close the calling thread, and no other,

@@ -64,8 +64,8 @@ pub unsafe extern "C" fn jita_create(
 /// in the middle of. Code that a thread runs without jita_enter is the client's to
 /// have ended.
 ///
-/// Errors: JITA_ERROR_STATE if the calling thread is inside code or a write scope;
-/// JITA_ERROR_HANDLE.
+/// Errors: JITA_ERROR_STATE if the calling thread is inside code, parked or inside a
+/// write scope; JITA_ERROR_HANDLE.
 #[unsafe(no_mangle)]
 pub extern "C" fn jita_destroy(arena: *mut jita_arena) -> jita_status {
     border(|| {
@@ -160,8 +160,9 @@ pub extern "C" fn jita_collect(arena: *mut jita_arena) -> jita_status {
 #[unsafe(no_mangle)]
 pub extern "C" fn jita_verify(arena: *mut jita_arena) -> jita_status {
     border(|| {
-        registry::with(Id::of(arena), |open| open.arena.verify())?
-            .map_err(|error| Failure::new(JITA_ERROR_BUG, error.to_string()))?;
+        // Cloned, so that jita_destroy does not wait for it.
+        let arena = registry::with(Id::of(arena), |open| open.arena.clone())?;
+        arena.verify().map_err(|error| Failure::new(JITA_ERROR_BUG, error.to_string()))?;
         Ok(JITA_OK)
     })
 }

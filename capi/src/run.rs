@@ -328,8 +328,8 @@ pub extern "C" fn jita_attach(arena: *mut jita_arena) -> jita_status {
 /// With the last the thread lets go of the arena: blocks that it has not
 /// published are given back.
 ///
-/// Errors: JITA_ERROR_STATE if the thread is not attached, or with the last is inside
-/// code or a write scope.
+/// Errors: JITA_ERROR_STATE if the thread is not attached, or with the last is parked,
+/// inside code or inside a write scope.
 #[unsafe(no_mangle)]
 pub extern "C" fn jita_detach(arena: *mut jita_arena) -> jita_status {
     border(|| {

@@ -7,6 +7,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::error::Error;
 use std::ffi::CString;
+use std::io::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use jit_arena::{
@@ -257,7 +258,8 @@ fn tell(failure: &Failure) {
     log(JITA_LOG_ERROR, &failure.message);
     // Relaxed: a setting.
     if is_misuse(failure.code) && ABORTS.load(Ordering::Relaxed) {
-        eprintln!("jita: {}: {}", name(failure.code), failure.message);
+        // Also where nobody can be told why.
+        let _ = writeln!(io::stderr(), "jita: {}: {}", name(failure.code), failure.message);
         std::process::abort();
     }
     let message = to_c(&failure.message);

@@ -10,8 +10,10 @@
 //!   for each claim that was written in it, known to this library alone.
 
 use core::ffi::c_void;
+use core::hash::Hasher as _;
+use std::hash::DefaultHasher;
 
-use jit_arena::{CodeLayout, Reservation, Span, WriteError, WriteScope};
+use jit_arena::{CodeLayout, Reservation, WriteError, WriteScope};
 
 use crate::code::jita_layout;
 use crate::registry::{Id, jita_arena};
@@ -51,6 +53,8 @@ pub(crate) struct Pending {
     staging: Option<Vec<Line>>,
     /// Whether a scope has closed on it.
     written: bool,
+    /// Hash of what was brought to its place, if that is not where it is written.
+    brought: u64,
     /// Written after it was sealed.
     late: bool,
 }
@@ -87,6 +91,11 @@ impl Pending {
         Some(unsafe { core::slice::from_raw_parts(from, self.reservation.len()) })
     }
 
+    /// Whether what was written is not what is there.
+    fn is_late(&self) -> bool {
+        self.late || self.staged().is_some_and(|bytes| hash(bytes) != self.brought)
+    }
+
     /// Brings what was written in a scope to its place, before the scope closes.
     fn seal(&mut self, scope: &mut WriteScope<'_>) -> Result<(), Failure> {
         let len = self.reservation.len();
@@ -103,11 +112,12 @@ impl Pending {
         match scope.write_at(&mut self.reservation, 0, bytes) {
             Ok(()) => {
                 self.written = true;
+                self.brought = hash(bytes);
                 Ok(())
             }
             Err(WriteError::Sealed) => {
                 // Its pages run already: the same bytes need no writing.
-                self.late = bytes != shown(self.entry(), len);
+                self.late = hash(bytes) != self.brought;
                 Ok(())
             }
             Err(error) => Err(error.into()),
@@ -115,13 +125,12 @@ impl Pending {
     }
 }
 
-/// The bytes at an address of the executable view.
-fn shown(entry: usize, len: usize) -> Vec<u8> {
-    let span = Span::new(entry, len);
-    let from = core::ptr::with_exposed_provenance::<u8>(span.start);
-    // SAFETY: a reservation of the caller's, in the view that every thread may
-    // read where there is staging; nobody writes it now.
-    unsafe { core::slice::from_raw_parts(from, span.len) }.to_vec()
+/// Tells what was written from what is written later, without a look at memory that
+/// a forked child may not have.
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytes);
+    hasher.finish()
 }
 
 /// Reserves; see `jita_alloc`.
@@ -134,7 +143,7 @@ pub(crate) fn reserve(attached: &mut Attached, layout: CodeLayout) -> Result<jit
     };
     let lines = reservation.len().div_ceil(size_of::<Line>());
     let staging = offset.is_none().then(|| vec![Line([0; 64]); lines]);
-    let mut pending = Pending { reservation, staging, written: false, late: false };
+    let mut pending = Pending { reservation, staging, written: false, brought: 0, late: false };
     let block = pending.block(offset);
     attached.pending.push(pending);
     Ok(block)
@@ -160,12 +169,12 @@ pub(crate) fn publish(attached: &mut Attached, entry: usize) -> Result<(), Failu
         let message = "no write scope was open and closed since the block was allocated";
         return Err(Failure::new(JITA_ERROR_UNWRITTEN, message));
     }
-    if pending.late || pending.staged().is_some_and(|it| it != shown(entry, it.len())) {
+    if pending.is_late() {
         attached.pending.push(pending);
         let message = "the block was written after the write scope it belongs to: write it in that";
         return Err(Failure::new(JITA_ERROR_SEALED, message));
     }
-    let Pending { reservation, staging, written, late } = pending;
+    let Pending { reservation, staging, written, brought, late } = pending;
     match attached.handle().publish(reservation) {
         Ok(executor) => {
             // From here on the address stands for it.
@@ -175,7 +184,7 @@ pub(crate) fn publish(attached: &mut Attached, entry: usize) -> Result<(), Failu
         Err(error) => {
             let failure = Failure::from(&error);
             let reservation = error.reservation;
-            attached.pending.push(Pending { reservation, staging, written, late });
+            attached.pending.push(Pending { reservation, staging, written, brought, late });
             Err(failure)
         }
     }

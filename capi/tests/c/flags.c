@@ -38,6 +38,28 @@ static void goes_on(jita_arena *arena, void *code) {
     OK(jita_destroy(arena));
 }
 
+/* What was written before a fork is not published in a child without memory. */
+static void publishes_nothing_in_a_child(jita_arena *arena) {
+    jita_block block;
+    int status;
+    OK(jita_alloc(arena, CONSTANT_LEN, 0, 1, &block));
+    OK(jita_write_open(arena));
+    emit_constant(block.rw, 9);
+    OK(jita_write_close(arena));
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        signal(SIGSEGV, SIG_DFL);
+        signal(SIGBUS, SIG_DFL);
+        _exit(jita_publish(arena, block.rx) != JITA_ERROR_OS);
+    }
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(status == 0);
+    OK(jita_publish(arena, block.rx));
+    CHECK(call(block.rx) == 9);
+    OK(jita_free(block.rx));
+}
+
 static void has_children_without_code(const char *strategy) {
     jita_arena *arena = create(strategy, 0);
     if (arena == NULL) {
@@ -49,6 +71,7 @@ static void has_children_without_code(const char *strategy) {
     arena = create(strategy, JITA_NO_FORKS);
     code = install(arena, 7);
     CHECK(is_fault(status_of_child(code, 7)));
+    publishes_nothing_in_a_child(arena);
     goes_on(arena, code);
     printf("JITA_NO_FORKS, %s: ok\n", strategy);
 }
