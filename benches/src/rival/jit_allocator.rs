@@ -1,7 +1,7 @@
 //! `jit-allocator` 0.2.8: asmjit's `JitAllocator` in Rust, two lasting views,
 //! behind a mutex (it has none of its own).
 //!
-//! As published it hands out spans that overlap live ones (`round::check` says
+//! As published it hands out spans that overlap live ones (`check::is_sound` says
 //! when), and then runs off the end of its own records. So nothing times it
 //! before it has passed that check.
 
