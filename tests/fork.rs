@@ -1004,7 +1004,7 @@ fn f3_a_child_without_memory_leaves_its_parents_as_it_was() {
         let written = thread.publish(written).unwrap();
         assert_eq!((call(&thread, &last), call(&thread, &written)), (8, 5));
         arena.verify().unwrap();
-        drop((executors, kept, long, slot, last));
+        drop((executors, kept, long, slot, last, written));
         arena.collect().unwrap();
         expect_nothing_left(&arena, &mut thread);
     });
