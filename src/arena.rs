@@ -16,7 +16,7 @@ use crate::fork::{self, Gate, Inherited, Renewable};
 use crate::lookup::{self, CodeInfo, Lookups};
 use crate::page::Pages;
 use crate::page::unit::Units;
-use crate::platform::{OsError, OsResult, Platform};
+use crate::platform::{OsError, Platform};
 use crate::pressure::Budget;
 use crate::reclaim::depot::Depot;
 use crate::reclaim::retire::{Attempts, Batch, Dead, Ripe, Stack};
@@ -211,7 +211,7 @@ pub(crate) unsafe fn drop_refs(shared: NonNull<Shared>, n: usize) {
     if refs.fetch_sub(n, Ordering::Release) == n {
         // Acquire: pairs with the Release of every other handle's end.
         fence(Ordering::Acquire);
-        fork::forget(shared);
+        let forks = fork::HeldOff::forget(shared);
         let shared = shared.as_ptr();
         // SAFETY: this was the last handle: nobody else has a reference.
         let collector = unsafe { &(*shared).collector };
@@ -221,9 +221,13 @@ pub(crate) unsafe fn drop_refs(shared: NonNull<Shared>, n: usize) {
         drop(collector);
         // SAFETY: as above; only read here.
         let last = unsafe { &*shared };
-        last.config.tools.unmapped(last.region.span());
+        // What the client gave is dropped last: it may have an arena of its own.
+        let config = last.config.clone();
+        config.tools.unmapped(last.region.span());
         // SAFETY: allocated by `Arena::create` as a box.
         drop(unsafe { Box::from_raw(shared) });
+        drop(forks);
+        drop(config);
     }
 }
 
@@ -301,9 +305,14 @@ impl Arena {
         request: &RegionRequest<'_>,
         config: Config,
     ) -> Result<Self, BuildError> {
+        // Before there is memory that a child could get and nobody in it know of.
+        let forks = fork::HeldOff::new(&*platform).map_err(BuildError::Fork)?;
         let (mut region, report) = Region::create(platform, request)?;
         if config.sealed {
+            // Which hides it from children, too.
             region.seal(report.memory).map_err(BuildError::Seal)?;
+        } else if !config.forks {
+            region.hide_from_children().map_err(BuildError::Fork)?;
         }
         let pages = Pages::new(&region, config.code_page, config.page_order);
         let units = Units::new(region.unit(), region.span().len / GRANULE);
@@ -337,18 +346,8 @@ impl Arena {
             lost: OnceLock::new(),
         });
         let arena = Self { shared: ArenaRef(NonNull::from(Box::leak(shared))) };
-        arena.survive_forks().map_err(BuildError::Fork)?;
+        forks.watch(arena.shared.pointer());
         Ok(arena)
-    }
-
-    /// Sees to what forked children have of the arena, as its builder says.
-    fn survive_forks(&self) -> OsResult<()> {
-        let shared = self.shared.get();
-        // What is sealed is hidden already.
-        if !shared.config.sealed && !shared.config.forks {
-            shared.region.hide_from_children()?;
-        }
-        fork::watch(self.shared.pointer(), shared.region.platform())
     }
 
     /// Attaches the calling thread: gives it what it needs to install and run

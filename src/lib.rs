@@ -35,7 +35,8 @@
 //! there: what they had is free, but for executors that they owned, which live on
 //! without an owner. fork(2) is called neither from a signal handler that may have
 //! interrupted the arena nor from the arena's callbacks nor from a thread-local
-//! destructor, where the thread may be in the midst of something. A child that can
+//! destructor, where the thread may be in the midst of something. Handlers of
+//! pthread_atfork(3) that use arenas are registered after the first one is built. A child that can
 //! have no memory goes on without: installs fail with an error that says so
 //! (`call` is `fork`), and the code it had faults. See
 //! [`Builder::forks`](Builder::forks) for what it costs and how not to pay it.

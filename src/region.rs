@@ -169,7 +169,8 @@ impl Region {
         // A huge page can be mapped only where its address is a multiple of
         // its size.
         let huge = request.huge_pages.then(|| platform.huge_page());
-        let unit = huge.flatten();
+        // A region that is shorter has none.
+        let unit = huge.flatten().filter(|unit| *unit <= len);
         let aside = unit.map_or(Place::Anywhere, Place::Aligned);
         let place = request.near.map_or(aside, Place::Near);
         let guard = platform.guard().next_multiple_of(unit.unwrap_or(1));

@@ -51,6 +51,11 @@ impl OpenWindow {
         (span.len > 0).then_some(Window { span, writable: self.writable.get() })
     }
 
+    /// Takes the window for gone.
+    pub(crate) fn forget(&self) {
+        self.end.set(self.start.get());
+    }
+
     fn set(&self, window: Window) {
         self.start.set(window.span.start);
         self.end.set(window.span.end());
@@ -312,7 +317,7 @@ impl ThreadState {
             // SAFETY: the window is still open and covers what was written.
             unsafe { region.platform().clean_data_cache(at, written.len) };
         }
-        self.window.end.set(self.window.start.get());
+        self.window.forget();
         // SAFETY: opened by `open_window`, and empty now.
         let closed = unsafe { region.protection().close_window(region.platform(), window) };
         if closed.is_err() {
@@ -358,7 +363,10 @@ impl ThreadState {
     pub(crate) fn close_rights(&self) {
         let region = &self.shared().region;
         let protection = region.protection();
-        let counts = |other: &Self| other.is_of(self.shared().into()) || protection.shares_rights();
+        let shares = |other: &Self| other.shared().region.protection().shares_rights();
+        let counts = |other: &Self| {
+            other.is_of(self.shared().into()) || (protection.shares_rights() && shares(other))
+        };
         if !thread::is_in_another_scope(self, counts) || mutant("anothers-scope-ended") {
             protection.close_rights(region.platform());
         }

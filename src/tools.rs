@@ -98,9 +98,9 @@ impl<'a> Symbol<'a> {
 /// `jit-arena-tools`; a client may have its own.
 ///
 /// Methods are called on whichever thread publishes or recycles, several at a
-/// time. They must not panic, and must not use the arena: the thread is in the
-/// middle of it. What they lock, they lock for others who publish under a name
-/// or recycle; no fork comes meanwhile, so a child finds it unlocked.
+/// time. They must not panic, and must neither use the arena, which the thread is in
+/// the middle of, nor make or drop another. What they lock in them, a forked child
+/// finds unlocked: no fork comes meanwhile.
 pub trait Tool: fmt::Debug + Send + Sync {
     /// Code was published under a name. Nobody has run it yet.
     ///

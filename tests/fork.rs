@@ -765,7 +765,7 @@ fn f3_a_child_whose_parent_becomes_another_program_goes_without() {
         // SAFETY: getppid(2) has no preconditions.
         assert_eq!(unsafe { libc::getppid() }, parent, "the parent is no more");
         // SAFETY: the program that it has become.
-        unsafe { libc::kill(parent, libc::SIGTERM) };
+        unsafe { libc::kill(parent, libc::SIGKILL) };
     });
     unreachable!("the parent is another program");
 }
@@ -818,15 +818,83 @@ fn f1_a_process_out_of_descriptors_forks_all_the_same() {
             // They fill what gaps there were.
             limit(libc::RLIMIT_NOFILE, open.last().unwrap().as_raw_fd() as u64 + 1);
             assert!(fs::File::open("/dev/null").is_err(), "there is room for more");
-            expect_passed(fork(|| {
-                check(&thread, &executors);
-                churn(&mut thread, &mut executors, 1000, 100);
-                arena.verify().unwrap();
-            }));
+            let mut open = Some(open);
+            // Of another thread's window nothing is left, though the list of mappings
+            // takes a descriptor to read.
+            let barrier = common::Barrier::new(2);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let mut other = arena.attach().unwrap();
+                    let mut place = other.reserve(CodeLayout::new(64)).unwrap();
+                    let mut scope = other.write();
+                    scope.write_at(&mut place, 0, &constant(7)).unwrap();
+                    barrier.wait();
+                    barrier.wait();
+                });
+                barrier.wait();
+                let child = fork(|| {
+                    check(&thread, &executors);
+                    churn(&mut thread, &mut executors, 1000, 100);
+                    arena.verify().unwrap();
+                    drop(open.take());
+                    // Its own memory has no file.
+                    let parents = maps::all().into_iter().filter(|mapping| {
+                        mapping.rights.ends_with('s') && mapping.name.contains("jit-arena")
+                    });
+                    assert_eq!(parents.map(|it| it.name).collect::<Vec<_>>(), [""; 0]);
+                });
+                barrier.wait();
+                expect_passed(child);
+            });
             drop(open);
         },
         succeeds,
     );
+}
+
+/// Signals that came in the child before its memory was its own, and what of them was
+/// handled then.
+static RAISED: AtomicUsize = AtomicUsize::new(0);
+static HANDLED: AtomicUsize = AtomicUsize::new(0);
+static EARLY: AtomicUsize = AtomicUsize::new(0);
+
+#[test]
+fn f1_signals_are_handled_once_a_child_has_its_memory() {
+    extern "C" fn handle(_: libc::c_int) {
+        HANDLED.fetch_add(1, Ordering::Relaxed);
+    }
+    extern "C" fn raise() {
+        RAISED.fetch_add(1, Ordering::Relaxed);
+        let before = HANDLED.load(Ordering::Relaxed);
+        // SAFETY: of this thread, which handles it.
+        unsafe { libc::raise(libc::SIGUSR1) };
+        EARLY.fetch_add(HANDLED.load(Ordering::Relaxed) - before, Ordering::Relaxed);
+    }
+    const NAME: &str = "f1_signals_are_handled_once_a_child_has_its_memory";
+    if child::part().is_none() {
+        child::run(NAME, "any").expect_success();
+        return;
+    }
+    let handler = handle as extern "C" fn(libc::c_int);
+    // SAFETY: a handler that adds to a count.
+    unsafe { libc::signal(libc::SIGUSR1, handler as libc::sighandler_t) };
+    // Registered first, so they run before the library's.
+    // SAFETY: functions that stay.
+    assert_eq!(unsafe { libc::pthread_atfork(None, Some(raise), Some(raise)) }, 0);
+    let counts = || [&RAISED, &HANDLED, &EARLY].map(|count| count.load(Ordering::Relaxed));
+    let arena = Arena::new().unwrap();
+    let mut thread = arena.attach().unwrap();
+    let executors = make(&mut thread, 1, 10);
+    let child = fork(|| {
+        assert_eq!(counts(), [1, 1, 0]);
+        check(&thread, &executors);
+    });
+    assert_eq!(counts(), [1, 1, 0]);
+    expect_passed(child);
+    check(&thread, &executors);
+    drop((executors, thread, arena));
+    // Without an arena nobody holds anything back for long.
+    expect_passed(fork(|| assert_eq!(counts(), [2, 2, 0])));
 }
 
 fn limit(which: libc::__rlimit_resource_t, to: u64) {
@@ -1037,6 +1105,11 @@ fn f3_a_child_without_memory_has_no_window_of_its_parents() {
                 };
                 let left: Vec<_> = maps::all().into_iter().filter(shows).collect();
                 assert!(left.is_empty(), "{left:?}");
+                // Also through the window that was open.
+                if kind == "hidden" {
+                    let error = scope.write_at(&mut place, 0, &constant(9)).unwrap_err();
+                    assert!(matches!(error, WriteError::Os(os) if os.call == "fork"), "{error:?}");
+                }
                 drop(scope);
                 drop(place);
             });

@@ -102,3 +102,43 @@ fn a_claim_is_not_given_up_under_its_window() {
 fn far_away(addr: usize) -> usize {
     addr ^ (1 << 40)
 }
+
+/// Scopes of two arenas that share the thread's rights, or do not.
+#[cfg(all(target_os = "linux", feature = "model"))]
+#[test]
+fn w2_rights_end_with_the_last_scope_that_has_them() {
+    use std::sync::Arc;
+
+    use jit_arena::platform::model::{Machine, Options};
+    use jit_arena::{Arena, Strategy};
+
+    let strategies = [
+        Strategy::MapJit,
+        Strategy::DualPkey,
+        Strategy::SinglePkey,
+        Strategy::DualTransient,
+        Strategy::DualOpen,
+        Strategy::Mprotect,
+    ];
+    for (outer, inner) in strategies.iter().flat_map(|one| strategies.map(|two| (*one, two))) {
+        let options = Options { jit: true, allow_wx: true, ..Options::default() };
+        let machine = Machine::new(options);
+        let arena = |strategy| {
+            let builder = Arena::builder().reserve(64 * KIB).code_page(64 * KIB);
+            builder.strategy(strategy).build_on(Arc::clone(&machine) as _).unwrap()
+        };
+        let (one, two) = (arena(outer), arena(inner));
+        let (mut one, mut two) = (one.attach().unwrap(), two.attach().unwrap());
+        for ends_in_order in [true, false] {
+            let (first, second) = (one.write(), two.write());
+            if ends_in_order {
+                drop(first);
+                drop(second);
+            } else {
+                drop(second);
+                drop(first);
+            }
+            assert!(!machine.rights().may_write(), "{outer} outside, {inner} inside");
+        }
+    }
+}

@@ -130,7 +130,10 @@ pub(super) unsafe fn forgo(arena: NonNull<Shared>) {
     let _ = shared.lost.set(ABSENT);
     // SAFETY: from the caller.
     let left = unsafe { forget_others(shared, &own, true) };
-    own.iter().for_each(|state| state.unsealed.borrow_mut().clear());
+    for state in own {
+        state.window.forget();
+        state.unsealed.borrow_mut().clear();
+    }
     shared.gate.reset(true);
     shared.drop_refs_of_others(left.handles);
 }

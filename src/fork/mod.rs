@@ -21,8 +21,9 @@
 //! A parent that waited for its child would hang when that is stopped or killed.
 //! Here it waits for nobody; the child waits for its parent, and if that ends
 //! meanwhile, so that nothing can change any more, copies by itself from the
-//! views it inherited. A parent that lives and is silent for too long has become
-//! another program or is stopped; it may go on, so its child does without, `[F3]`.
+//! views it inherited. A parent that is silent for too long and not known to have
+//! ended has become another program or is stopped; it may go on, so its child does
+//! without, `[F3]`.
 //!
 //! *Why a cut is enough.* The child's books are a copy of the parent's, taken
 //! page by page while other threads write. The kernel write-protects each page,
@@ -34,15 +35,16 @@
 //!
 //! Owns: `[F1]`, `[F2]`, `[F3]`. Sources: pthread_atfork(3), fork(2).
 
-use core::cell::UnsafeCell;
+use core::cell::{Cell, UnsafeCell};
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::Instant;
 
 use crate::arena::Shared;
-use crate::platform::{ForkHandlers, OsError, OsResult, Platform};
+use crate::platform::{ForkHandlers, HeldBack, OsResult, Platform};
 use crate::protect::Fresh;
 
 mod child;
@@ -74,13 +76,13 @@ impl Member {
     }
 }
 
-/// The arenas of this process, and whether handlers are registered.
-struct Members {
-    arenas: Vec<Member>,
-    registered: bool,
-}
+/// The arenas of this process.
+static MEMBERS: Mutex<Vec<Member>> = Mutex::new(Vec::new());
 
-static MEMBERS: Mutex<Members> = Mutex::new(Members { arenas: Vec::new(), registered: false });
+/// The process that registers the handlers now, or one of these.
+static REGISTRAR: AtomicU32 = AtomicU32::new(NOBODY);
+const NOBODY: u32 = 0;
+const IS_DONE: u32 = u32::MAX;
 
 /// The fork under way. Whoever has `MEMBERS` locked has it.
 struct UnderWay(UnsafeCell<Option<Forking>>);
@@ -92,8 +94,11 @@ static UNDER_WAY: UnderWay = UnderWay(UnsafeCell::new(None));
 
 /// From before a fork to after it.
 struct Forking {
+    /// Held back meanwhile: no handler of the client's runs code in a child that is
+    /// not yet its own.
+    signals: HeldBack,
     /// Locked meanwhile: no arena comes or goes, and one fork is at a time.
-    members: MutexGuard<'static, Members>,
+    members: MutexGuard<'static, Vec<Member>>,
     /// As many as there are arenas, in their order; none for those that children are
     /// to have nothing of.
     plans: Vec<Option<Plan>>,
@@ -109,52 +114,108 @@ struct Plan {
     fresh: Option<OsResult<Fresh>>,
 }
 
-fn lock() -> MutexGuard<'static, Members> {
+fn lock() -> MutexGuard<'static, Vec<Member>> {
     MEMBERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has children get a copy of an arena's memory from now on, or let go of what they
-/// inherit, if the machine forks.
-///
-/// # Errors
-///
-/// No handlers could be registered.
-pub(crate) fn watch(shared: NonNull<Shared>, platform: &dyn Platform) -> OsResult<()> {
-    let mut members = lock();
-    if !members.registered {
-        let handlers = ForkHandlers { prepare, parent, child };
-        match platform.on_fork(handlers) {
-            Ok(()) => members.registered = true,
-            // A simulated machine, whose processes do not fork.
-            Err(OsError { errno: libc::ENOTSUP, .. }) => return Ok(()),
-            Err(error) => return Err(error),
+/// Holds forks off where the machine forks, and all who make or free an arena: no
+/// child has one that nobody there knows of.
+pub(crate) struct HeldOff(Option<MutexGuard<'static, Vec<Member>>>);
+
+impl HeldOff {
+    /// Waits for a fork under way.
+    ///
+    /// # Errors
+    ///
+    /// No handlers could be registered.
+    pub(crate) fn new(platform: &dyn Platform) -> OsResult<Self> {
+        if !platform.forks() {
+            return Ok(Self(None));
+        }
+        register(platform)?;
+        Ok(Self(Some(lock())))
+    }
+
+    /// Has children get a copy of an arena's memory from now on, or let go of what
+    /// they inherit.
+    pub(crate) fn watch(mut self, shared: NonNull<Shared>) {
+        if let Some(members) = &mut self.0 {
+            members.push(Member(shared));
         }
     }
-    members.arenas.push(Member(shared));
-    Ok(())
+
+    /// An arena is about to be freed. Waits for a fork under way.
+    pub(crate) fn forget(shared: NonNull<Shared>) -> Self {
+        let mut members = lock();
+        let known = members.iter().position(|member| member.0 == shared);
+        Self(known.map(|at| {
+            members.remove(at);
+            members
+        }))
+    }
 }
 
-/// An arena is about to be freed. Waits for a fork under way.
-pub(crate) fn forget(shared: NonNull<Shared>) {
-    lock().arenas.retain(|member| member.0 != shared);
+/// Registers the handlers, once.
+///
+/// Not with the arenas locked: a fork that comes meanwhile has no handler of ours to
+/// wait for that, and its child would find them locked for good.
+fn register(platform: &dyn Platform) -> OsResult<()> {
+    let own = std::process::id();
+    loop {
+        // Relaxed, here and below: handlers are the system's to publish.
+        match REGISTRAR.compare_exchange(NOBODY, own, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => {
+                let registered = platform.on_fork(ForkHandlers { prepare, parent, child });
+                let now = if registered.is_ok() { IS_DONE } else { NOBODY };
+                REGISTRAR.store(now, Ordering::Relaxed);
+                return registered;
+            }
+            Err(IS_DONE) => return Ok(()),
+            Err(other) if other == own => std::thread::yield_now(),
+            Err(parent) => {
+                // This process was forked before the thread that does it was done.
+                let _ = REGISTRAR.compare_exchange(
+                    parent,
+                    NOBODY,
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                );
+            }
+        }
+    }
 }
 
 /// Takes the fork under way out.
 fn under_way() -> Option<Forking> {
+    if !FORKS.replace(false) {
+        return None;
+    }
     // SAFETY: called between `prepare` and the handlers after the fork, on the
     // thread that holds the lock.
     unsafe { (*UNDER_WAY.0.get()).take() }
 }
 
+thread_local! {
+    /// Whether the thread forks: handlers that a child registered once more, since the
+    /// thread that was about to was lost in its fork, are to do nothing.
+    static FORKS: Cell<bool> = const { Cell::new(false) };
+}
+
 extern "C" fn prepare() {
+    // Registered, whatever became of the thread that did it.
+    REGISTRAR.store(IS_DONE, Ordering::Relaxed);
+    if FORKS.replace(true) {
+        return;
+    }
+    let signals = HeldBack::new();
     let members = lock();
     let plan = |shared: &Shared| (!shared.is_kept_from_children()).then(|| plan(shared));
-    let plans = members.arenas.iter().map(|member| plan(member.get())).collect::<Vec<_>>();
+    let plans = members.iter().map(|member| plan(member.get())).collect::<Vec<_>>();
     let has_shared = plans.iter().flatten().any(|plan| plan.fresh.is_some());
-    let platform = members.arenas.first().map(|member| member.get().region.platform());
+    let platform = members.first().map(|member| member.get().region.platform());
     let control = platform.filter(|_| has_shared).and_then(|on| Control::new(on, plans.len()));
     let parent = platform.map_or(0, |platform| platform.process_and_parent().0);
-    let forking = Forking { members, plans, control, parent };
+    let forking = Forking { signals, members, plans, control, parent };
     // SAFETY: this thread has the lock.
     unsafe { *UNDER_WAY.0.get() = Some(forking) };
 }
@@ -179,9 +240,10 @@ fn plan(shared: &Shared) -> Plan {
 
 extern "C" fn parent() {
     let Some(forking) = under_way() else { return };
-    let Forking { members, plans, control, .. } = forking;
+    // Dropped last.
+    let Forking { signals: _signals, members, plans, control, .. } = forking;
     let mut fresh = Vec::new();
-    for (at, (member, plan)) in members.arenas.iter().zip(plans).enumerate() {
+    for (at, (member, plan)) in members.iter().zip(plans).enumerate() {
         let (shared, Some(plan)) = (member.get(), plan) else { continue };
         if let Some(Ok(one)) = plan.fresh {
             // Without a word of it to the child there is no use in a copy.
@@ -207,15 +269,16 @@ extern "C" fn parent() {
 
 extern "C" fn child() {
     let Some(forking) = under_way() else { return };
-    let Forking { members, plans, control, parent } = forking;
-    let platform = members.arenas.first().map(|member| member.get().region.platform());
+    // Dropped last.
+    let Forking { signals: _signals, members, plans, control, parent } = forking;
+    let platform = members.first().map(|member| member.get().region.platform());
     // What is the parent's to copy is copied, or the parent is no more, or not itself.
     let waited = match (&control, platform) {
         (Some(control), Some(platform)) => await_parent(control, platform, parent),
         _ => Waited::Done,
     };
     let parent_is_gone = waited == Waited::Ended;
-    for (at, (member, plan)) in members.arenas.iter().zip(plans).enumerate() {
+    for (at, (member, plan)) in members.iter().zip(plans).enumerate() {
         let shared = member.get();
         let Some(plan) = plan else {
             // SAFETY: as below, and its views were kept out of it.
@@ -239,8 +302,8 @@ extern "C" fn child() {
     finish(control, &members);
 }
 
-fn finish(control: Option<Control>, members: &Members) {
-    let platform = members.arenas.first().map(|member| member.get().region.platform());
+fn finish(control: Option<Control>, members: &[Member]) {
+    let platform = members.first().map(|member| member.get().region.platform());
     if let (Some(control), Some(platform)) = (control, platform) {
         control.release(platform);
     }
@@ -274,8 +337,8 @@ enum Waited {
     Done,
     /// It ended before.
     Ended,
-    /// It is there and does nothing: it has become another program, or it is stopped
-    /// and may go on at any moment.
+    /// It does nothing, and is there for all that is known: it has become another
+    /// program, or it is stopped and may go on at any moment.
     InVain,
 }
 
@@ -283,20 +346,21 @@ enum Waited {
 fn await_parent(control: &Control, platform: &dyn Platform, parent: i32) -> Waited {
     /// How long a parent may be silent.
     const SILENCE: Duration = Duration::from_secs(10);
-    // In a process namespace of its own the child does not see its parent.
-    let sees_parent = platform.process_and_parent().1 == parent;
     // By what this thread slept, not by a clock: who stops a parent may stop its child
     // as well.
     let (mut pause, mut silent) = (Duration::from_micros(20), Duration::ZERO);
     let mut signs = control.signs_of_life();
     while !control.is_done() {
-        let over = if sees_parent && platform.process_and_parent().1 != parent {
+        let now = platform.process_and_parent().1;
+        // Somebody else's child by now. In a process namespace of its own it is nobody's,
+        // whether its parent lives or not.
+        let over = if now != parent && now != 0 {
             Some(Waited::Ended)
         } else if control.signs_of_life() != signs {
             (signs, silent) = (control.signs_of_life(), Duration::ZERO);
             None
         } else if silent > SILENCE {
-            Some(if sees_parent { Waited::InVain } else { Waited::Ended })
+            Some(Waited::InVain)
         } else {
             None
         };

@@ -417,13 +417,15 @@ impl Pages {
             // SAFETY: [P2] the span lies in the region: it covers claimed
             // granules of page `number`.
             unsafe { region.protection().populate(region.platform(), span) }?;
+            // Relaxed: a bound that only grows. Before the pages are said to be there:
+            // who sees that looks below it.
+            self.high_water.fetch_max(number as u64 + 1, Ordering::Relaxed);
             // Release [P2]: pairs with the Acquire above.
             let before = resident.fetch_or(missing, Ordering::Release);
             let new = (missing & !before).count_ones() as usize;
             *committed += new * self.system_page;
-            // Relaxed: statistics and a bound that only grows.
+            // Relaxed: a statistic.
             self.committed.fetch_add(new as u64, Ordering::Relaxed);
-            self.high_water.fetch_max(number as u64 + 1, Ordering::Relaxed);
             region.committed(span.start, new);
         }
         Ok(())

@@ -247,6 +247,19 @@ unsafe impl Platform for Faulty {
         unsafe { self.inner.seal_mapping(addr, len) }
     }
 
+    fn return_stub(&self) -> &'static [u8] {
+        self.inner.return_stub()
+    }
+
+    unsafe fn call_stub(&self, addr: usize) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.inner.call_stub(addr) }
+    }
+
+    fn forks(&self) -> bool {
+        self.inner.forks()
+    }
+
     fn on_fork(&self, handlers: ForkHandlers) -> OsResult<()> {
         self.inner.on_fork(handlers)
     }

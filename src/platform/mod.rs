@@ -21,6 +21,9 @@ pub mod linux;
 pub mod macos;
 #[cfg(feature = "model")]
 pub mod model;
+mod signals;
+
+pub(crate) use signals::HeldBack;
 
 /// A failed system call: which one, on how many bytes, with which errno.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -294,12 +297,18 @@ pub unsafe trait Platform: fmt::Debug + Send + Sync {
         Err(OsError { call: "mseal", bytes: len, errno: libc::ENOTSUP })
     }
 
+    /// Whether its processes fork: others are never asked for what comes around
+    /// that.
+    fn forks(&self) -> bool {
+        false
+    }
+
     /// Has handlers called around each fork of this process from now on. Asked
     /// once a process. System call, perhaps.
     ///
     /// # Errors
     ///
-    /// `ENOTSUP` on a machine whose processes do not fork.
+    /// There is no memory for it.
     fn on_fork(&self, _handlers: ForkHandlers) -> OsResult<()> {
         Err(OsError { call: "pthread_atfork", bytes: 0, errno: libc::ENOTSUP })
     }

@@ -222,12 +222,11 @@ impl Protection for DualTransient {
         // Seen by what they show, before that changes. The guards of anonymous memory
         // show some of it, too.
         let (known, lasting) = (self.executable.span.start, self.executable.guarded());
+        // Nothing is mapped from it any more, and the look may need a descriptor.
+        self.file.forgo(platform);
         // SAFETY: in a child, and the view is all of the memory (caller).
         unsafe { self.unmap_windows_of_others(platform, known, lasting, windows) };
-        let Some(fresh) = fresh else {
-            self.file.forgo(platform);
-            return Err(Fresh::MISSING);
-        };
+        let Some(fresh) = fresh else { return Err(Fresh::MISSING) };
         // SAFETY: all of the view, whose bytes `fresh` has (caller).
         let mut shown = unsafe { fresh.show_executable(platform, 0, self.executable.span) };
         for window in windows {
@@ -249,7 +248,10 @@ impl Protection for DualTransient {
         // and so not here either.
         if let Some(file) = self.file.get() {
             let (backing, len) = (Backing::File(file, 0), self.system_page);
-            if let Ok(known) = Mapping::new(platform, backing, Place::Anywhere, len, Access::None) {
+            let known = Mapping::new(platform, backing, Place::Anywhere, len, Access::None);
+            // The look may need a descriptor.
+            self.file.forgo(platform);
+            if let Ok(known) = known {
                 let known = known.span();
                 // SAFETY: in a child (caller), and of the same file.
                 unsafe { self.unmap_windows_of_others(platform, known.start, known, windows) };

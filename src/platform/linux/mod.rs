@@ -163,6 +163,10 @@ unsafe impl Platform for Linux {
         unsafe { memory::seal(addr, len) }
     }
 
+    fn forks(&self) -> bool {
+        true
+    }
+
     fn on_fork(&self, handlers: ForkHandlers) -> OsResult<()> {
         let ForkHandlers { prepare, parent, child } = handlers;
         // SAFETY: three functions that stay for as long as the process.
