@@ -630,7 +630,10 @@ impl Tool for Slow {
         drop(self.0.lock().unwrap());
     }
 
-    fn unmapped(&self, _: Span) {}
+    fn unmapped(&self, _: Span) {
+        let _told = self.0.lock().unwrap();
+        thread::sleep(Duration::from_micros(300));
+    }
 }
 
 fn publish_named(thread: &mut ThreadHandle) -> Executor {
@@ -847,6 +850,43 @@ fn f1_a_process_out_of_descriptors_forks_all_the_same() {
                 expect_passed(child);
             });
             drop(open);
+        },
+        succeeds,
+    );
+}
+
+#[test]
+fn f2_arenas_may_come_and_go_during_a_fork() {
+    child::each_strategy(
+        "f2_arenas_may_come_and_go_during_a_fork",
+        |small| {
+            let tool = Arc::new(Slow::default());
+            let build = || {
+                let builder = Arena::builder().reserve(64 * KIB).code_page(64 * KIB);
+                builder.strategy(small.report().strategy).tool(tool.clone()).build().unwrap()
+            };
+            let use_it = |arena: Arena| {
+                let mut thread = arena.attach().unwrap();
+                let named = publish_named(&mut thread);
+                assert_eq!(call(&thread, &named), 6);
+                drop(named);
+                thread.collect();
+                arena.verify().unwrap();
+            };
+            let stop = AtomicBool::new(false);
+            thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        while !stop.load(Ordering::Relaxed) {
+                            use_it(build());
+                        }
+                    });
+                }
+                let _stop = Stop(&stop);
+                for _ in 0..30 {
+                    expect_passed(fork(|| use_it(build())));
+                }
+            });
         },
         succeeds,
     );
