@@ -375,13 +375,12 @@ impl ThreadState {
     /// runs them, so they wait for nobody's pin.
     ///
     /// Where units are system pages and a write scope is open, it may have a
-    /// window on them, which will flip those pages when it closes, as one will that
-    /// could not be closed: until then they must not become anybody else's, `[W3]`.
+    /// window on them, or open one on the whole claim yet, which will flip those pages
+    /// when it closes, as one will that could not be closed: until then they must not become anybody else's, `[W3]`.
     pub(crate) fn abandon(&self, span: Span) {
-        let is_in_scope = self.shared().units.are_coarse()
-            && self.open_scopes.get() > 0
-            && !mutant("abandoned-inside-scope");
-        if is_in_scope || self.is_under_window(span) {
+        let is_in_scope = self.shared().units.are_coarse() && self.open_scopes.get() > 0;
+        let may_be_flipped = is_in_scope || self.is_under_window(span);
+        if may_be_flipped && !mutant("abandoned-inside-scope") {
             self.withheld.borrow_mut().push(span);
             return;
         }

@@ -33,6 +33,28 @@ fn a_reservation_dropped_in_a_scope_is_not_reused_under_its_window() {
 }
 
 #[test]
+fn what_is_given_up_before_a_window_opens_is_not_reused_under_it() {
+    each_strategy(|arena| {
+        let (mut one, mut two) = (arena.attach().unwrap(), arena.attach().unwrap());
+        let mut outer = one.write();
+        let given_up = outer.reserve(CodeLayout::new(9000)).unwrap();
+        let mut kept = outer.reserve(CodeLayout::new(100)).unwrap();
+        drop(given_up);
+        two.collect();
+        let mut reservation = two.reserve(CodeLayout::new(100)).unwrap();
+        let mut scope = two.write();
+        scope.write_at(&mut reservation, 0, &constant(8)).unwrap();
+        outer.write_at(&mut kept, 0, &constant(7)).unwrap();
+        drop(outer);
+        scope.write_at(&mut reservation, 50, &[0x90; 50]).unwrap();
+        drop(scope);
+        let (seven, eight) = (one.publish(kept).unwrap(), two.publish(reservation).unwrap());
+        assert_eq!((common::call(&one, &seven), common::call(&two, &eight)), (7, 8));
+        arena.verify().unwrap();
+    });
+}
+
+#[test]
 fn what_shrinking_leaves_is_not_reused_under_its_window() {
     each_strategy(|arena| {
         let (mut one, mut two) = (arena.attach().unwrap(), arena.attach().unwrap());
