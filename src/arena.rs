@@ -211,7 +211,7 @@ pub(crate) unsafe fn drop_refs(shared: NonNull<Shared>, n: usize) {
     if refs.fetch_sub(n, Ordering::Release) == n {
         // Acquire: pairs with the Release of every other handle's end.
         fence(Ordering::Acquire);
-        let forks = fork::HeldOff::forget(shared);
+        let held_off = fork::ForksHeldOff::forget(shared);
         let shared = shared.as_ptr();
         // SAFETY: this was the last handle: nobody else has a reference.
         let collector = unsafe { &(*shared).collector };
@@ -226,7 +226,7 @@ pub(crate) unsafe fn drop_refs(shared: NonNull<Shared>, n: usize) {
         config.tools.unmapped(last.region.span());
         // SAFETY: allocated by `Arena::create` as a box.
         drop(unsafe { Box::from_raw(shared) });
-        drop(forks);
+        drop(held_off);
         drop(config);
     }
 }
@@ -306,7 +306,7 @@ impl Arena {
         config: Config,
     ) -> Result<Self, BuildError> {
         // Before there is memory that a child could get and nobody in it know of.
-        let forks = fork::HeldOff::new(&*platform).map_err(BuildError::Fork)?;
+        let held_off = fork::ForksHeldOff::new(&*platform).map_err(BuildError::Fork)?;
         let (mut region, report) = Region::create(platform, request)?;
         if config.sealed {
             // Which hides it from children, too.
@@ -346,7 +346,7 @@ impl Arena {
             lost: OnceLock::new(),
         });
         let arena = Self { shared: ArenaRef(NonNull::from(Box::leak(shared))) };
-        forks.watch(arena.shared.pointer());
+        held_off.watch(arena.shared.pointer());
         Ok(arena)
     }
 

@@ -361,14 +361,19 @@ impl ThreadState {
             self.bury(Span::new(end, free.end() - end));
             free = Span::new(start, end - start);
         }
-        if free.len == 0 {
-            return;
+        if free.len > 0 && !self.withhold(free) {
+            self.holes.borrow_mut().add(pages.run(free));
         }
-        if self.is_under_window(free) {
-            self.withheld.borrow_mut().push(free);
-            return;
+    }
+
+    /// Keeps granules from everybody that a window is going to flip as it closes;
+    /// false if none is.
+    fn withhold(&self, span: Span) -> bool {
+        let is_under_window = self.is_under_window(span);
+        if is_under_window {
+            self.withheld.borrow_mut().push(span);
         }
-        self.holes.borrow_mut().add(pages.run(free));
+        is_under_window
     }
 
     /// Gives granules back that may have been written but never published: nobody
@@ -376,7 +381,8 @@ impl ThreadState {
     ///
     /// Where units are system pages and a write scope is open, it may have a
     /// window on them, or open one on the whole claim yet, which will flip those pages
-    /// when it closes, as one will that could not be closed: until then they must not become anybody else's, `[W3]`.
+    /// when it closes, as one will that could not be closed: until then they must not
+    /// become anybody else's, `[W3]`.
     pub(crate) fn abandon(&self, span: Span) {
         let is_in_scope = self.shared().units.are_coarse() && self.open_scopes.get() > 0;
         let may_be_flipped = is_in_scope || self.is_under_window(span);
@@ -410,9 +416,7 @@ impl ThreadState {
         let pages = &self.shared().pages;
         self.shared().units.bury(pages.run(span), |whole| {
             let span = pages.span(whole);
-            if self.is_under_window(span) {
-                self.withheld.borrow_mut().push(span);
-            } else {
+            if !self.withhold(span) {
                 self.retire(Dead { span, was: Was::Unit });
             }
         });

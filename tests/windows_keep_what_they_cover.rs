@@ -5,53 +5,44 @@
 mod common;
 
 use common::{KIB, constant, each_strategy, each_strategy_with};
-use jit_arena::CodeLayout;
+use jit_arena::{Arena, CodeLayout};
 
 #[test]
 fn a_reservation_dropped_in_a_scope_is_not_reused_under_its_window() {
-    each_strategy(|arena| {
-        // As two threads would, so that one is in a scope while the other
-        // reclaims.
-        let (mut one, mut two) = (arena.attach().unwrap(), arena.attach().unwrap());
-        let mut outer = one.write();
-        let mut given_up = outer.reserve(CodeLayout::new(9000)).unwrap();
-        let mut kept = outer.reserve(CodeLayout::new(100)).unwrap();
-        outer.write_at(&mut given_up, 0, &[0x90; 9000]).unwrap();
-        outer.write_at(&mut kept, 0, &constant(7)).unwrap();
-        drop(given_up);
-        two.collect();
-        let mut reservation = two.reserve(CodeLayout::new(100)).unwrap();
-        let mut scope = two.write();
-        scope.write_at(&mut reservation, 0, &constant(8)).unwrap();
-        drop(outer);
-        scope.write_at(&mut reservation, 50, &[0x90; 50]).unwrap();
-        drop(scope);
-        let (seven, eight) = (one.publish(kept).unwrap(), two.publish(reservation).unwrap());
-        assert_eq!((common::call(&one, &seven), common::call(&two, &eight)), (7, 8));
-        arena.verify().unwrap();
-    });
+    each_strategy(|arena| gives_up(&arena, true));
 }
 
 #[test]
 fn what_is_given_up_before_a_window_opens_is_not_reused_under_it() {
-    each_strategy(|arena| {
-        let (mut one, mut two) = (arena.attach().unwrap(), arena.attach().unwrap());
-        let mut outer = one.write();
-        let given_up = outer.reserve(CodeLayout::new(9000)).unwrap();
-        let mut kept = outer.reserve(CodeLayout::new(100)).unwrap();
-        drop(given_up);
-        two.collect();
-        let mut reservation = two.reserve(CodeLayout::new(100)).unwrap();
-        let mut scope = two.write();
-        scope.write_at(&mut reservation, 0, &constant(8)).unwrap();
+    each_strategy(|arena| gives_up(&arena, false));
+}
+
+/// Gives a reservation up in a scope, before or after that has a window on the claim.
+fn gives_up(arena: &Arena, under_window: bool) {
+    // As two threads would, so that one is in a scope while the other
+    // reclaims.
+    let (mut one, mut two) = (arena.attach().unwrap(), arena.attach().unwrap());
+    let mut outer = one.write();
+    let mut given_up = outer.reserve(CodeLayout::new(9000)).unwrap();
+    let mut kept = outer.reserve(CodeLayout::new(100)).unwrap();
+    if under_window {
+        outer.write_at(&mut given_up, 0, &[0x90; 9000]).unwrap();
         outer.write_at(&mut kept, 0, &constant(7)).unwrap();
-        drop(outer);
-        scope.write_at(&mut reservation, 50, &[0x90; 50]).unwrap();
-        drop(scope);
-        let (seven, eight) = (one.publish(kept).unwrap(), two.publish(reservation).unwrap());
-        assert_eq!((common::call(&one, &seven), common::call(&two, &eight)), (7, 8));
-        arena.verify().unwrap();
-    });
+    }
+    drop(given_up);
+    two.collect();
+    let mut reservation = two.reserve(CodeLayout::new(100)).unwrap();
+    let mut scope = two.write();
+    scope.write_at(&mut reservation, 0, &constant(8)).unwrap();
+    if !under_window {
+        outer.write_at(&mut kept, 0, &constant(7)).unwrap();
+    }
+    drop(outer);
+    scope.write_at(&mut reservation, 50, &[0x90; 50]).unwrap();
+    drop(scope);
+    let (seven, eight) = (one.publish(kept).unwrap(), two.publish(reservation).unwrap());
+    assert_eq!((common::call(&one, &seven), common::call(&two, &eight)), (7, 8));
+    arena.verify().unwrap();
 }
 
 #[test]
@@ -131,8 +122,8 @@ fn far_away(addr: usize) -> usize {
 fn w2_rights_end_with_the_last_scope_that_has_them() {
     use std::sync::Arc;
 
+    use jit_arena::Strategy;
     use jit_arena::platform::model::{Machine, Options};
-    use jit_arena::{Arena, Strategy};
 
     let strategies = [
         Strategy::MapJit,

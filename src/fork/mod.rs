@@ -44,7 +44,7 @@ use std::thread::sleep;
 use std::time::Instant;
 
 use crate::arena::Shared;
-use crate::platform::{ForkHandlers, HeldBack, OsResult, Platform};
+use crate::platform::{ForkHandlers, OsResult, Platform, SignalsHeldBack};
 use crate::protect::Fresh;
 
 mod child;
@@ -96,7 +96,7 @@ static UNDER_WAY: UnderWay = UnderWay(UnsafeCell::new(None));
 struct Forking {
     /// Held back meanwhile: no handler of the client's runs code in a child that is
     /// not yet its own.
-    signals: HeldBack,
+    signals: SignalsHeldBack,
     /// Locked meanwhile: no arena comes or goes, and one fork is at a time.
     members: MutexGuard<'static, Vec<Member>>,
     /// As many as there are arenas, in their order; none for those that children are
@@ -120,9 +120,9 @@ fn lock() -> MutexGuard<'static, Vec<Member>> {
 
 /// Holds forks off where the machine forks, and all who make or free an arena: no
 /// child has one that nobody there knows of.
-pub(crate) struct HeldOff(Option<MutexGuard<'static, Vec<Member>>>);
+pub(crate) struct ForksHeldOff(Option<MutexGuard<'static, Vec<Member>>>);
 
-impl HeldOff {
+impl ForksHeldOff {
     /// Waits for a fork under way.
     ///
     /// # Errors
@@ -207,7 +207,7 @@ extern "C" fn prepare() {
     if FORKS.replace(true) {
         return;
     }
-    let signals = HeldBack::new();
+    let signals = SignalsHeldBack::new();
     let members = lock();
     let plan = |shared: &Shared| (!shared.is_kept_from_children()).then(|| plan(shared));
     let plans = members.iter().map(|member| plan(member.get())).collect::<Vec<_>>();

@@ -23,7 +23,7 @@ pub mod macos;
 pub mod model;
 mod signals;
 
-pub(crate) use signals::HeldBack;
+pub(crate) use signals::SignalsHeldBack;
 
 /// A failed system call: which one, on how many bytes, with which errno.
 #[derive(Clone, Copy, PartialEq, Eq)]

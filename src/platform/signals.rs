@@ -9,9 +9,9 @@ const ITS_OWN: [libc::c_int; 6] =
 
 /// Signals that come meanwhile are handled when this is dropped. Stays on its thread,
 /// and on its likeness in a forked child. System calls.
-pub(crate) struct HeldBack(libc::sigset_t);
+pub(crate) struct SignalsHeldBack(libc::sigset_t);
 
-impl HeldBack {
+impl SignalsHeldBack {
     pub(crate) fn new() -> Self {
         let mut all = empty();
         // SAFETY: fills a set.
@@ -35,7 +35,7 @@ fn empty() -> libc::sigset_t {
     unsafe { set.assume_init() }
 }
 
-impl Drop for HeldBack {
+impl Drop for SignalsHeldBack {
     fn drop(&mut self) {
         // SAFETY: the set that was in force before.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, ptr::null_mut()) };

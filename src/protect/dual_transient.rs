@@ -244,25 +244,26 @@ impl Protection for DualTransient {
     }
 
     unsafe fn forgo(&self, platform: &dyn Platform, windows: &[Window]) {
+        let len = self.system_page;
+        let map = |file| {
+            Mapping::new(platform, Backing::File(file, 0), Place::Anywhere, len, Access::None)
+        };
+        let known = self.file.get().map(map);
+        // Before the look, which may need a descriptor.
+        self.file.forgo(platform);
         // Windows of anonymous memory are copies of a view that children do not have,
         // and so not here either.
-        if let Some(file) = self.file.get() {
-            let (backing, len) = (Backing::File(file, 0), self.system_page);
-            let known = Mapping::new(platform, backing, Place::Anywhere, len, Access::None);
-            // The look may need a descriptor.
-            self.file.forgo(platform);
-            if let Ok(known) = known {
-                let known = known.span();
-                // SAFETY: in a child (caller), and of the same file.
-                unsafe { self.unmap_windows_of_others(platform, known.start, known, windows) };
-            }
-            for window in windows {
-                let to = Span::new(window.writable, window.span.len);
-                // SAFETY: a window of the only thread.
-                unsafe { take_away(platform, to, Access::None) };
-            }
+        let Some(known) = known else { return };
+        if let Ok(known) = known {
+            let known = known.span();
+            // SAFETY: in a child (caller), and of the same file.
+            unsafe { self.unmap_windows_of_others(platform, known.start, known, windows) };
         }
-        self.file.forgo(platform);
+        for window in windows {
+            let to = Span::new(window.writable, window.span.len);
+            // SAFETY: a window of the only thread.
+            unsafe { take_away(platform, to, Access::None) };
+        }
     }
 
     unsafe fn release(&self, platform: &dyn Platform) {

@@ -23,7 +23,7 @@ use jit_arena::{CodeInfo, Span, Symbol, Tool};
 
 use crate::elf::MACHINE;
 use crate::lock;
-use crate::place::Place;
+use crate::place::{OwnFile, Place};
 
 /// `JiTD`, in the byte order of the machine.
 const MAGIC: u32 = 0x4A69_5444;
@@ -52,9 +52,7 @@ struct State {
 /// The file of one process.
 #[derive(Debug)]
 struct Dump {
-    file: File,
-    /// The process, by number.
-    of: u32,
+    own: OwnFile,
     /// Code written so far: numbers each piece.
     count: u64,
     _marker: Marker,
@@ -92,7 +90,7 @@ impl Jitdump {
 impl State {
     /// What the calling process writes to.
     fn dump(&mut self, place: &Place) -> io::Result<&mut Dump> {
-        if self.dump.is_inherited() {
+        if self.dump.own.is_inherited() {
             self.dump = Dump::create(place)?;
         }
         Ok(&mut self.dump)
@@ -101,17 +99,16 @@ impl State {
 
 impl Dump {
     fn create(place: &Place) -> io::Result<Self> {
-        let (_, mut file) = place.create("")?;
-        let marker = Marker::new(&file)?;
-        let of = std::process::id();
+        let mut own = OwnFile::create(&place.path())?;
+        let marker = Marker::new(&own.file)?;
         let mut header = Record::default();
-        for word in [MAGIC, VERSION, HEADER, u32::from(MACHINE), 0, of] {
+        for word in [MAGIC, VERSION, HEADER, u32::from(MACHINE), 0, own.of] {
             header.u32(word);
         }
         header.u64(now());
         header.u64(0);
-        file.write_all(&header.0)?;
-        Ok(Self { file, of, count: 0, _marker: marker })
+        own.file.write_all(&header.0)?;
+        Ok(Self { own, count: 0, _marker: marker })
     }
 
     fn write(&mut self, code: &CodeInfo, bytes: &[u8], symbol: &Symbol<'_>) -> io::Result<()> {
@@ -132,7 +129,7 @@ impl Dump {
             records.extend(lines.finish(CODE_DEBUG_INFO, time));
         }
         let mut load = Record::default();
-        load.u32(self.of);
+        load.u32(self.own.of);
         load.u32(thread_id());
         load.u64(code.entry() as u64);
         load.u64(code.entry() as u64);
@@ -142,22 +139,18 @@ impl Dump {
         load.0.extend(bytes);
         records.extend(load.finish(CODE_LOAD, time));
         self.count += 1;
-        self.file.write_all(&records)
-    }
-
-    fn is_inherited(&self) -> bool {
-        self.of != std::process::id()
+        self.own.file.write_all(&records)
     }
 }
 
 impl Drop for Dump {
     fn drop(&mut self) {
-        if self.is_inherited() {
+        if self.own.is_inherited() {
             return;
         }
         let close = Record::default().finish(CODE_CLOSE, now());
         // Nobody is left to tell; readers take the end of the file as well.
-        let _ = self.file.write_all(&close);
+        let _ = self.own.file.write_all(&close);
     }
 }
 

@@ -17,7 +17,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -25,7 +24,7 @@ use std::sync::{Arc, Mutex};
 use jit_arena::{CodeInfo, Span, Symbol, Tool};
 
 use crate::lock;
-use crate::place::Place;
+use crate::place::{OwnFile, Place};
 
 /// Lines that are no longer true before the file is written anew, at least.
 const STALE: usize = 256;
@@ -39,9 +38,7 @@ pub struct PerfMap {
 
 #[derive(Debug)]
 struct State {
-    /// Of the process with the number `of`.
-    file: File,
-    of: u32,
+    own: OwnFile,
     /// By entry.
     lines: BTreeMap<usize, Line>,
     /// Lines of the file that are not in `lines`.
@@ -75,9 +72,8 @@ impl PerfMap {
     /// As [`create`](Self::create).
     pub fn create_in(directory: &Path) -> io::Result<Arc<Self>> {
         let place = Place::take(directory, "perf", "map")?;
-        let (_, file) = place.create("")?;
-        let lines = BTreeMap::new();
-        let state = State { file, of: std::process::id(), lines, stale: 0, error: None };
+        let own = OwnFile::create(&place.path())?;
+        let state = State { own, lines: BTreeMap::new(), stale: 0, error: None };
         Ok(Arc::new(Self { place, state: Mutex::new(state) }))
     }
 
@@ -111,15 +107,13 @@ impl State {
         for (entry, line) in &self.lines {
             text.push_str(&line_of(*entry, line));
         }
-        let (new, mut file) = place.create(".new")?;
-        file.write_all(text.as_bytes())?;
-        std::fs::rename(&new, place.path())?;
-        (self.file, self.of, self.stale) = (file, std::process::id(), 0);
+        let path = place.path();
+        let new = path.with_extension("map.new");
+        let mut own = OwnFile::create(&new)?;
+        own.file.write_all(text.as_bytes())?;
+        std::fs::rename(&new, path)?;
+        (self.own, self.stale) = (own, 0);
         Ok(())
-    }
-
-    fn is_inherited(&self) -> bool {
-        self.of != std::process::id()
     }
 
     fn note(&mut self, result: io::Result<()>) {
@@ -146,7 +140,7 @@ impl Tool for PerfMap {
         let line = Line { len: code.code.len, name: symbol.name().to_owned() };
         let text = line_of(code.entry(), &line);
         state.lines.insert(code.entry(), line);
-        let is_inherited = state.is_inherited();
+        let is_inherited = state.own.is_inherited();
         if is_inherited || state.stale > STALE.max(state.lines.len()) {
             let written = state.rewrite(&self.place);
             let is_written = written.is_ok();
@@ -156,7 +150,7 @@ impl Tool for PerfMap {
                 return;
             }
         }
-        let written = state.file.write_all(text.as_bytes());
+        let written = state.own.file.write_all(text.as_bytes());
         state.note(written);
     }
 
@@ -167,7 +161,7 @@ impl Tool for PerfMap {
 
     fn unmapped(&self, _: Span) {
         let mut state = lock(&self.state);
-        if state.stale > 0 && !state.is_inherited() {
+        if state.stale > 0 && !state.own.is_inherited() {
             let written = state.rewrite(&self.place);
             state.note(written);
         }

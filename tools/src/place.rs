@@ -43,28 +43,37 @@ impl Place {
     pub(crate) fn path(&self) -> PathBuf {
         self.directory.join(format!("{}-{}.{}", self.kind, std::process::id(), self.extension))
     }
-
-    /// Makes that file, or one beside it that ends in `suffix` too.
-    ///
-    /// What lies there is of a process of the same number that has ended, or nothing
-    /// of ours: it goes, and a link is not followed. Only the user reads the new file,
-    /// as perf does.
-    pub(crate) fn create(&self, suffix: &str) -> io::Result<(PathBuf, File)> {
-        let mut path = self.path().into_os_string();
-        path.push(suffix);
-        let path = PathBuf::from(path);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok((path, file))
-    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         lock(&TAKEN).remove(&(std::mem::take(&mut self.directory), self.kind));
+    }
+}
+
+/// A file, and the process that made it: a forked child leaves it alone.
+#[derive(Debug)]
+pub(crate) struct OwnFile {
+    pub(crate) file: File,
+    /// The process, by number.
+    pub(crate) of: u32,
+}
+
+impl OwnFile {
+    /// What lies at `path` is of a process of the same number that has ended, or
+    /// nothing of ours: it goes, and a link is not followed. Only the user reads the
+    /// new file, as perf does.
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        Ok(Self { file, of: std::process::id() })
+    }
+
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.of != std::process::id()
     }
 }

@@ -15,7 +15,7 @@ const LIVE: usize = 4096;
 /// Beside ours and the limit, for the plot.
 const PEERS: [&str; 3] = ["asmjit", "talc-rwx", "mapping"];
 
-/// How much a tail may grow with threads: the error of a quotient of quotients.
+/// How much a tail may grow with threads: the error of a quotient.
 const MORE: f64 = 1.1;
 
 /// What one rival did with so many threads.
